@@ -1,0 +1,44 @@
+# make train             learn Pendulum with PPO:   .venv is made and filled on the first call
+# make train ALG=ppo ARGS="--env CartPole-v1"       another algorithm, other flags
+# make test | lint | bench | clean
+
+PYTHON ?= python3
+VENV ?= .venv
+ALG ?= ppo
+ARGS ?=
+BIN := $(VENV)/bin
+PEERS ?= .venv-bench
+
+.PHONY: train test lint bench clean
+
+train: $(VENV)/installed
+	$(BIN)/python $(ALG)/main.py --train $(ARGS)
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(VENV)/installed $(PEERS)/installed
+	$(BIN)/python benchmarks/speed.py --peers $(PEERS)/bin/python $(ARGS)
+
+clean:
+	rm -rf $(VENV) $(PEERS) model image .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/installed: requirements.txt
+	$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14) and 'Python 3.10 to 3.13 is needed: make train PYTHON=python3.11')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+	touch $@
+
+$(PEERS)/installed: benchmarks/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	touch $@

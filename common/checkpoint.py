@@ -1,0 +1,100 @@
+"""The whole state of a training run on disk, so that --resume goes on as if it had never stopped."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorlayer as tl
+
+from common.acting import MLP
+from common.command import UserError
+from common.weights import replacing
+
+OURS = {"common", "reinforce", "ac", "a2c", "a3c", "trpo", "ppo", "acktr", "ddpg", "td3", "sac"}
+
+
+def save(path: Path, **objects) -> None:
+    """Write all that the objects hold: weights, optimisers, buffers, numbers, random generators."""
+    arrays = {}
+    for name, value in objects.items():
+        _collect(name, value, arrays)
+    with replacing(path) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def load(path: Path, **objects) -> None:
+    """Bring objects built with the same configuration to the state that `save` wrote.
+
+    Raises UserError if the file is missing, damaged or of a run with another configuration.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except FileNotFoundError:
+        raise UserError(f"there is no training run to resume: {path} does not exist") from None
+    except Exception as error:
+        raise UserError(f"{path} is damaged ({error})") from None
+    for check_only in (True, False):  # nothing is changed before all of it is known to fit
+        for name, value in objects.items():
+            _restore(name, value, arrays, path, check_only)
+
+
+def _variables(value) -> list | None:
+    if isinstance(value, tl.models.Model):
+        return value.all_weights
+    if isinstance(value, keras.optimizers.Optimizer):
+        return value.variables
+    return [value] if isinstance(value, tf.Variable) else None
+
+
+def _members(value) -> dict:
+    """The attributes of an object of this project; the NumPy copies follow from the models."""
+    ours = type(value).__module__.split(".")[0] in OURS and not isinstance(value, MLP)
+    return vars(value) if ours else {}
+
+
+def _collect(name: str, value, arrays: dict) -> None:
+    if (variables := _variables(value)) is not None:
+        arrays.update({f"{name}/{i}": np.asarray(variable) for i, variable in enumerate(variables)})
+    elif isinstance(value, np.random.Generator):
+        arrays[name] = np.array(json.dumps(value.bit_generator.state))
+    elif isinstance(value, (np.ndarray, np.generic, int, float)):
+        arrays[name] = np.asarray(value)
+    elif isinstance(value, list) and all(isinstance(each, (np.ndarray, np.generic, int, float)) for each in value):
+        arrays[name] = np.array(value)
+    else:
+        for key, member in _members(value).items():
+            _collect(f"{name}/{key}", member, arrays)
+
+
+def _restore(name: str, value, arrays: dict, path: Path, check_only: bool, owner=None) -> None:
+    def saved(key: str, shape=None) -> np.ndarray:
+        if key not in arrays or (shape is not None and arrays[key].shape != tuple(shape)):
+            raise UserError(f"{path} is of a run with other settings: {key} differs")
+        return arrays[key]
+
+    if (variables := _variables(value)) is not None:
+        for i, variable in enumerate(variables):
+            array = saved(f"{name}/{i}", variable.shape)
+            if not check_only:
+                variable.assign(array)
+    elif isinstance(value, np.random.Generator):
+        state = json.loads(str(saved(name)))
+        if not check_only:
+            value.bit_generator.state = state
+    elif isinstance(value, np.ndarray):
+        array = saved(name, value.shape)
+        if not check_only:
+            value[...] = array
+    elif isinstance(value, MLP):
+        if not check_only:
+            value.refresh()
+    elif owner is not None and isinstance(value, (np.generic, int, float, list)) and name in arrays:
+        if not check_only:
+            attribute = name.rsplit("/", 1)[-1]
+            setattr(owner, attribute, list(arrays[name]) if isinstance(value, list) else type(value)(arrays[name]))
+    else:
+        for key, member in _members(value).items():
+            _restore(f"{name}/{key}", member, arrays, path, check_only, owner=value)

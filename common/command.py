@@ -1,0 +1,187 @@
+"""The command line: a dataclass becomes flags, and what the user got wrong becomes one clear line."""
+
+import contextlib
+import dataclasses
+import inspect
+import io
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn, Optional, get_type_hints
+
+import tyro
+
+
+class UserError(Exception):
+    """Something that the user can put right; shown as one line, exit status 2."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Annotation of a flag's value: low <= value <= high, or low < value where `above` is given instead."""
+
+    low: float = float("-inf")
+    high: float = float("inf")
+    above: float = float("-inf")
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high and self.above < value
+
+    def __str__(self) -> str:
+        if self.above > float("-inf"):
+            return f"greater than {self.above:g}"
+        if self.high == float("inf"):
+            return f"at least {self.low:g}"
+        return f"between {self.low:g} and {self.high:g}"
+
+
+Fraction = Annotated[float, Range(0, 1)]
+Positive = Annotated[float, Range(above=0)]
+NotNegative = Annotated[float, Range(0)]
+Count = Annotated[int, Range(1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The flags that every algorithm's command has."""
+
+    train: bool = False
+    """Learn, then save the weights, the curve and the table of episodes."""
+    test: bool = False
+    """Play greedily with the trained weights, or with the shipped ones if nothing was trained yet."""
+    env: str = ""
+    """Environment id; the book's spelling (Pendulum-V0) is understood."""
+    seed: Annotated[int, Range(0)] = 0
+    """Seed of everything random: the same seed repeats the same run."""
+    episodes: Optional[Count] = None
+    """Stop training after this many episodes."""
+    steps: Optional[Count] = None
+    """Stop training at the end of the episode in which this many environment steps are reached."""
+    test_episodes: Count = 10
+    """How many episodes --test plays."""
+    render: bool = False
+    """Watch while training (slow; needs a display)."""
+    record: Optional[Path] = None
+    """With --test: write the first episode to this .gif or .mp4 file."""
+    out: Path = Path(".")
+    """The folder that gets model/ and image/."""
+    hdf5: bool = False
+    """Save the weights as hdf5 (TensorLayer's layout) instead of npz."""
+    resume: bool = False
+    """Go on with the training run that --out holds."""
+    logdir: Optional[Path] = None
+    """Also write the curve for TensorBoard here."""
+
+    @property
+    def algorithm(self) -> str:
+        """The name of the algorithm's folder."""
+        return Path(inspect.getfile(type(self))).resolve().parent.name
+
+    @property
+    def model_folder(self) -> Path:
+        """Where the weights, the configuration and the table of episodes go."""
+        return self.out / "model" / self.algorithm / self.env.replace("/", "-")
+
+    @property
+    def pretrained_folder(self) -> Path:
+        """The weights that come with the repository."""
+        return Path(inspect.getfile(type(self))).resolve().parent / "pretrained" / self.env.replace("/", "-")
+
+    def image_file(self, suffix: str) -> Path:
+        """Where a picture of this algorithm on this environment goes."""
+        return self.out / "image" / f"{self.algorithm}_{self.env.replace('/', '-')}{suffix}"
+
+
+def parse(config_class: type, presets: dict[str, dict]):
+    """Read the command line into `config_class`.
+
+    presets: for an environment id, the values that differ there from the class's defaults;
+        what the user gives explicitly wins over both.
+    Raises UserError with one line on an unknown flag, a wrong type or an impossible value.
+    """
+    from common import environments  # gym loads only once the flags are being read
+
+    given = _value_of("--env", sys.argv[1:]) or config_class.env
+    env_id = environments.current_id(given)
+    default = config_class(**{"env": env_id, **presets.get(env_id, {})})
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            config = tyro.cli(config_class, default=default, config=(tyro.conf.FlagCreatePairsOff,))
+    except SystemExit as stop:
+        if stop.code:
+            raise UserError(_one_line(complaint.getvalue())) from None
+        raise
+    config = dataclasses.replace(config, env=env_id)
+    if env_id != given:
+        print(f"{given} of the book is {env_id} today.")
+    _check(config)
+    return config
+
+
+def keywords(config: Options, cls: type) -> dict:
+    """The hyperparameters that `cls` names as arguments, taken from `config` by name."""
+    return {name: getattr(config, name) for name in inspect.signature(cls).parameters if hasattr(config, name)}
+
+
+def run(main) -> NoReturn:
+    """Run a command's `main` and turn what goes wrong into one line and an exit status."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except FloatingPointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _value_of(flag: str, arguments: list[str]) -> str:
+    """The value of `--flag value` or `--flag=value`; the last one counts."""
+    value = ""
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if word == flag and not following.startswith("--"):
+            value = following
+        elif word.startswith(flag + "="):
+            value = word.removeprefix(flag + "=")
+    return value
+
+
+def _one_line(box: str) -> str:
+    """The message of tyro's error box, without the box, the flag's help and the footer."""
+    lines = [line.strip("│| ") for line in box.splitlines()]
+    paragraphs = " ".join("\n" if set(line) <= set("─-╭╮╰╯") else line for line in lines[1:])
+    message, *hints = (text.strip() for text in paragraphs.split("\n"))
+    suggestion = next((hint for hint in hints if hint.startswith("Perhaps you meant")), "")
+    words = suggestion.split()
+    nearest = next((word for word in words if word.startswith("--")), "")
+    return message + (f" (perhaps you meant {nearest})" if nearest else "") + "; --help lists the flags"
+
+
+def _check(config: Options) -> None:
+    """What the types do not say: ranges, and flags that need each other."""
+    for name, hint in get_type_hints(type(config), include_extras=True).items():
+        value, flag = getattr(config, name), "--" + name.replace("_", "-")
+        for limits in _ranges(hint):
+            values = value if isinstance(value, tuple) else (value,)
+            if value is not None and not all(each in limits for each in values):
+                raise UserError(f"{flag} must be {limits}, not {value}")
+    if not (config.train or config.test):
+        raise UserError("say what to do: --train, --test or both (--help lists the flags)")
+    if config.record and not config.test:
+        raise UserError("--record films the test: give --test too")
+    if config.record and config.record.suffix not in (".gif", ".mp4"):
+        raise UserError(f"--record writes .gif or .mp4, not '{config.record}'")
+    if config.resume and not config.train:
+        raise UserError("--resume goes on with training: give --train too")
+
+
+def _ranges(hint) -> list[Range]:
+    """The Range annotations anywhere in a type hint: in Optional[...] and tuple[...] too."""
+    found = [extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Range)]
+    for inner in getattr(hint, "__args__", ()):
+        found += _ranges(inner)
+    return found

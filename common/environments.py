@@ -1,0 +1,100 @@
+"""Environments: gym's, under the book's ids or today's, with actions kept inside their bounds."""
+
+import difflib
+import re
+import warnings
+
+import numpy as np
+
+from common.command import UserError
+from common.quiet import quiet
+
+with quiet():  # gym 0.26.2 prints a banner
+    import gym
+
+# The book's versions that gym no longer has.
+SUCCESSORS = {"Pendulum-v0": "Pendulum-v1", "BipedalWalker-v2": "BipedalWalker-v3"}
+
+
+def current_id(env_id: str) -> str:
+    """Today's id of an environment that the book may spell differently: 'Pendulum-V0' -> 'Pendulum-v1'."""
+    env_id = re.sub(r"-V(\d+)$", r"-v\1", env_id)
+    return SUCCESSORS.get(env_id, env_id)
+
+
+class BoundedActions(gym.ActionWrapper):
+    """Accepts any real action and gives the environment one inside its bounds.
+
+    Agents see the symmetric space [-b, b], b = (high - low) / 2. An action is clipped to it and moved to
+    [low, high]. A stochastic policy can therefore store its action as sampled, which is the one whose
+    likelihood it knows. (Actions become float64: rendering gym's Pendulum fails on float32.)
+    """
+
+    def __init__(self, env):
+        super().__init__(env)
+        low, high = np.asarray(env.action_space.low, float), np.asarray(env.action_space.high, float)
+        self.centre, self.bound = (high + low) / 2, (high - low) / 2
+        self.action_space = gym.spaces.Box(-self.bound, self.bound, dtype=np.float64)
+
+    def action(self, action):
+        return np.minimum(np.maximum(action, -self.bound), self.bound) + self.centre
+
+
+def make(env_id: str, seed: int, render_mode: str | None = None) -> gym.Env:
+    """A seeded environment of gym, or of Gymnasium where gym has no such id and Gymnasium is installed.
+
+    `step` returns (state, reward, terminated, truncated, info): terminated is a true end of the task,
+    truncated is a time limit. Raises UserError on an unknown id (with the nearest names) and on spaces
+    that no folder of this project serves.
+    """
+    env = _make(env_id, render_mode)
+    state_dim, _, action_bound = dimensions(env)
+    if action_bound is not None:
+        env = BoundedActions(env)
+    env.reset(seed=seed)
+    return env
+
+
+def dimensions(env) -> tuple[int, int, np.ndarray | None]:
+    """(state_dim, action_dim, action_bound) as the agents' constructors take them.
+
+    action_bound: float32 [action_dim], the largest action; None where the actions are discrete, and
+    action_dim is then their number. Raises UserError where the spaces are others.
+    """
+    name, observations, actions = env.spec.id, env.observation_space, env.action_space
+    if len(observations.shape or ()) != 1:
+        raise UserError(f"{name}: observations must be vectors, and these are {observations}")
+    if hasattr(actions, "n") and not actions.shape:
+        return observations.shape[0], int(actions.n), None
+    if not hasattr(actions, "high") or len(actions.shape) != 1:
+        raise UserError(f"{name}: actions must be a vector or one of n choices, and these are {actions}")
+    if not (np.isfinite(actions.low).all() and np.isfinite(actions.high).all()):
+        raise UserError(f"{name}: actions must have finite bounds, and these are {actions}")
+    bound = (np.asarray(actions.high, float) - np.asarray(actions.low, float)) / 2
+    return observations.shape[0], actions.shape[0], bound.astype(np.float32)
+
+
+def _make(env_id: str, render_mode: str | None):
+    try:
+        with warnings.catch_warnings():  # "out of date" for CartPole-v0, which the book uses
+            warnings.simplefilter("ignore")
+            # gym's passive checker uses np.bool8, which NumPy 2 no longer has
+            return gym.make(env_id, render_mode=render_mode, disable_env_checker=True)
+    except gym.error.DependencyNotInstalled as error:
+        raise UserError(f"{env_id} needs a package that is not installed: {error}") from None
+    except gym.error.Error:
+        pass
+    try:
+        import gymnasium
+    except ImportError:
+        known = list(gym.envs.registry)
+    else:
+        try:
+            return gymnasium.make(env_id, render_mode=render_mode)
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise UserError(f"{env_id} needs a package that is not installed: {error}") from None
+        except gymnasium.error.Error:
+            known = [*gym.envs.registry, *gymnasium.registry]
+    near = difflib.get_close_matches(env_id, known, n=3, cutoff=0.5)
+    hint = f"; the nearest are {', '.join(near)}" if near else ""
+    raise UserError(f"there is no environment '{env_id}'{hint}")

@@ -1,0 +1,74 @@
+"""Watching an agent play: in a window, in a GIF or an MP4."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import imageio
+import numpy as np
+
+from common import environments, weights
+from common.command import Options, UserError
+
+
+def has_display() -> bool:
+    """Whether a window can be opened here."""
+    if os.environ.get("SDL_VIDEODRIVER") in ("dummy", "offscreen"):
+        return False
+    return not sys.platform.startswith("linux") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def weights_folder(config: Options) -> Path:
+    """The reader's own weights or, if nothing was trained yet, the shipped ones; says which."""
+    for folder, origin in ((config.model_folder, "your own"), (config.pretrained_folder, "the shipped")):
+        if weights.exist(folder):
+            print(f"Testing with {origin} weights: {folder}")
+            return folder
+    raise UserError(f"there are no weights for {config.env} yet: run with --train first")
+
+
+def play(config: Options, get_action: Callable) -> list[float]:
+    """Play config.test_episodes episodes with `get_action(state)`; returns each episode's reward.
+
+    With a display the first episode is shown; without one, or with --record, it becomes a film.
+    """
+    film_file = config.record
+    if film_file is None and not has_display():
+        film_file = config.image_file(".gif")
+        print(f"There is no display here: the first episode goes to {film_file}")
+    env = environments.make(config.env, config.seed, "rgb_array" if film_file else "human")
+    rewards, start = [], time.perf_counter()
+    for episode in range(config.test_episodes):
+        state, _ = env.reset()
+        frames, episode_reward, done = [], 0.0, False
+        while not done:
+            if film_file and episode == 0:
+                frames.append(env.render())
+            state, reward, terminated, truncated, _ = env.step(get_action(state))
+            episode_reward += reward
+            done = terminated or truncated
+        if frames:
+            write_film(film_file, frames, env.metadata["render_fps"])
+        rewards.append(float(episode_reward))
+        print(
+            f"Testing | Episode: {episode + 1}/{config.test_episodes} | Episode Reward: {episode_reward:.4f}"
+            f" | Running Time: {time.perf_counter() - start:.4f}"
+        )
+    env.close()
+    print(f"Testing | Mean of {len(rewards)}: {np.mean(rewards):.1f} | Standard deviation: {np.std(rewards):.1f}")
+    return rewards
+
+
+def write_film(path: Path, frames: list[np.ndarray], fps: int) -> None:
+    """Write frames, uint8 [height, width, 3] each, as .mp4, or as a .gif of half the size and frame rate."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".gif":
+            frames = [frame[::2, ::2] for frame in frames[::2]]
+            imageio.mimsave(path, frames, duration=2000 / fps, loop=0)
+        else:
+            imageio.mimsave(path, frames, fps=fps, macro_block_size=2)
+    except OSError as error:
+        raise UserError(f"can't write {path} ({error.strerror or error})") from None

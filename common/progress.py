@@ -1,0 +1,169 @@
+"""What a training run leaves behind: the line on the terminal, the table of episodes, the curve, the weights."""
+
+import csv
+import dataclasses
+import itertools
+import json
+import signal
+import sys
+import time
+
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from common import checkpoint
+from common.command import Options, UserError
+from common.weights import replacing
+
+SAVE_EVERY = 60.0  # seconds between the weights written while training goes on
+
+
+class Training:
+    """One training run: `while run.goes_on()` is its loop, `run.log(...)` closes an episode.
+
+    Leaves in config.model_folder the agent's weights, config.json, episodes.csv and what --resume
+    needs; the curve goes to image/. All of it is also written at Ctrl-C, which takes effect at the
+    end of the episode (a second one at once).
+
+    steps: environment steps so far.  episode: episodes so far.
+    """
+
+    def __init__(self, config: Options, agent, env):
+        self.config, self.agent, self.env = config, agent, env
+        self.folder = config.model_folder
+        self.rows: list[list] = []  # episode, steps, reward, running reward, seconds
+        self.steps = self.episode = 0
+        self.interrupted = False
+        if config.resume:
+            self._resume()
+        else:
+            self._claim(self.folder / "config.json")
+        self._claim(config.image_file(".png"))
+        self.board = _tensorboard(config.logdir) if config.logdir else None
+
+    def __enter__(self):
+        self.start = time.perf_counter() - (self.rows[-1][4] if self.rows else 0)
+        self.saved = time.perf_counter()
+        budget, unit = (self.config.steps, "step") if self.config.steps else (self.config.episodes, "episode")
+        self.bar = tqdm(
+            total=budget,
+            initial=min(self.steps if unit == "step" else self.episode, budget),
+            disable=not sys.stderr.isatty(),
+            bar_format="Training |{bar:20}| {n_fmt}/{total_fmt} {unit}s, {remaining} left{postfix}",
+            unit=unit,
+        )
+        self.handler = signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def goes_on(self) -> bool:
+        """Whether another episode is to be played."""
+        steps, episodes = self.config.steps, self.config.episodes
+        within = (not steps or self.steps < steps) and (not episodes or self.episode < episodes)
+        return within and not self.interrupted
+
+    def log(self, episode_reward: float, length: int) -> None:
+        """Close an episode: its reward is the sum of the environment's own rewards over `length` steps."""
+        self.episode += 1
+        self.steps += length
+        running = self.rows[-1][3] * 0.9 + episode_reward * 0.1 if self.rows else episode_reward  # the book's
+        seconds = time.perf_counter() - self.start
+        self.rows.append([self.episode, self.steps, float(episode_reward), float(running), seconds])
+        if self.bar.disable:
+            budget = f"/{self.config.episodes}" if self.config.episodes else ""
+            print(
+                f"Training | Episode: {self.episode}{budget} | Episode Reward: {episode_reward:.4f}"
+                f" | Running Time: {seconds:.4f}"
+            )
+        else:
+            speed = self.steps / seconds
+            self.bar.set_postfix_str(
+                f"episode {self.episode}, reward {episode_reward:.1f}, running {running:.1f}, {speed:,.0f} steps/s",
+                refresh=False,
+            )
+            self.bar.update(min(self.steps if self.bar.unit == "step" else self.episode, self.bar.total) - self.bar.n)
+        if self.board:
+            self.board(self.steps, reward=episode_reward, running_reward=running)
+        if time.perf_counter() - self.saved > SAVE_EVERY:
+            self.save()
+
+    def save(self) -> None:
+        """Write the weights, the table, the curve and what --resume needs."""
+        self.agent.save(self.folder, self.config.hdf5)
+        checkpoint.save(self.folder / "resume.npz", agent=self.agent, env=self.env.unwrapped.np_random)
+        with replacing(self.folder / "episodes.csv") as path, open(path, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["episode", "steps", "reward", "running_reward", "seconds"])
+            writer.writerows(self.rows)
+        if self.rows:
+            self._plot()
+        self.saved = time.perf_counter()
+
+    def __exit__(self, kind, error, trace):
+        signal.signal(signal.SIGINT, self.handler)
+        self.bar.close()
+        if kind is None:
+            self.save()
+            print(f"Weights and episodes.csv: {self.folder} | Curve: {self.config.image_file('.png')}")
+        elif kind is KeyboardInterrupt:  # the second Ctrl-C: the episode is cut, so the run can't be resumed from here
+            self.agent.save(self.folder, self.config.hdf5)
+            print(f"Weights: {self.folder}")
+        elif kind is FloatingPointError:
+            kept = f"the weights of the last save are in {self.folder}" if self.rows else "nothing was saved"
+            raise FloatingPointError(f"{error} at step {self.steps}; {kept}") from None
+        if self.interrupted and kind is None:
+            raise KeyboardInterrupt
+
+    def _interrupt(self, *_):
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+        self.bar.write("Finishing the episode (Ctrl-C again stops at once) ...", file=sys.stderr)
+
+    def _claim(self, path) -> None:
+        """Find out now, not after an hour of training, that the results can't be written."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.name == "config.json":
+                with replacing(path) as temporary:
+                    temporary.write_text(json.dumps(dataclasses.asdict(self.config), indent=2, default=str) + "\n")
+            else:
+                with open(path.with_suffix(".tmp"), "w"):
+                    path.with_suffix(".tmp").unlink()
+        except OSError as error:
+            raise UserError(f"--out: can't write {path} ({error.strerror})") from None
+
+    def _resume(self) -> None:
+        checkpoint.load(self.folder / "resume.npz", agent=self.agent, env=self.env.unwrapped.np_random)
+        with open(self.folder / "episodes.csv", newline="") as file:
+            for row in itertools.islice(csv.reader(file), 1, None):
+                self.rows.append([int(row[0]), int(row[1]), *map(float, row[2:])])
+        self.episode, self.steps = self.rows[-1][:2] if self.rows else (0, 0)
+
+    def _plot(self) -> None:
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        axes = figure.subplots()
+        _, steps, reward, running, _ = zip(*self.rows, strict=True)
+        axes.plot(steps, reward, color="0.75", linewidth=0.8, label="episode")
+        axes.plot(steps, running, color="C0", label="running (0.9 / 0.1)")
+        axes.set(xlabel="environment steps", ylabel="episode reward", title=f"{self.config.algorithm}, {self.config.env}")
+        axes.grid(alpha=0.3)
+        axes.legend()
+        with replacing(self.config.image_file(".png")) as path:
+            figure.savefig(path, dpi=100)
+
+
+def _tensorboard(logdir):
+    try:
+        import tensorboard  # noqa: F401  tf.summary needs it
+    except ImportError:
+        raise UserError("--logdir needs TensorBoard: pip install tensorboard") from None
+    import tensorflow as tf
+
+    writer = tf.summary.create_file_writer(str(logdir))
+
+    def write(step: int, **values: float) -> None:
+        with writer.as_default(step=step):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+
+    return write

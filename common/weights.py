@@ -1,0 +1,126 @@
+"""Weights on disk: npz with named arrays, or hdf5 in TensorLayer's layout. One file a network.
+
+`tl.files.save_npz` and `load_hdf5_to_weights_in_order`, which the book calls, no longer work with
+today's NumPy and h5py, and neither checks what it reads.
+"""
+
+import contextlib
+import os
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import tensorflow as tf
+import tensorlayer as tl
+
+from common.command import UserError
+
+
+@contextlib.contextmanager
+def replacing(path: Path):
+    """Yield a temporary path beside `path`; it becomes `path` if the block succeeds, and is removed if not."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(folder: str | Path, hdf5: bool = False, **networks: list) -> None:
+    """Write each network to folder/<its keyword>.npz, or .hdf5 for `tl.files.load_hdf5_to_weights`.
+
+    networks: for each file the TensorLayer models and further tf.Variables (a log-std) that go into it.
+    A file is complete or not there: it is written under another name first. The same network in the
+    other format is removed, so that there is one truth. Raises OSError if the folder can't be written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, parts in networks.items():
+        path, other = (folder / f"{name}{suffix}" for suffix in ((".hdf5", ".npz") if hdf5 else (".npz", ".hdf5")))
+        with replacing(path) as temporary:
+            if hdf5:
+                _write_hdf5(temporary, parts)
+            else:
+                np.savez(temporary, **{key: variable.numpy() for key, variable in _named(parts).items()})
+        other.unlink(missing_ok=True)
+
+
+def load(folder: str | Path, **networks: list) -> None:
+    """Read what `save` wrote, npz or hdf5, into the same networks.
+
+    Raises UserError, before any weight has changed, if a file is missing, damaged, or of another
+    network.
+    """
+    assignments = []
+    for name, parts in networks.items():
+        path = _existing(Path(folder), name)
+        arrays = _read_hdf5(path) if path.suffix == ".hdf5" else _read_npz(path)
+        variables = _named(parts)
+        if arrays.keys() != variables.keys():
+            odd = ", ".join(sorted(arrays.keys() ^ variables.keys()))
+            raise UserError(f"{path} holds another network: its weights differ in {odd}")
+        for key, variable in variables.items():
+            if arrays[key].shape != tuple(variable.shape):
+                sizes = f"{key} is {list(arrays[key].shape)} there and {list(variable.shape)} here"
+                raise UserError(f"{path} holds a network of another size: {sizes}")
+            assignments.append((variable, arrays[key]))
+    for variable, array in assignments:
+        variable.assign(array)
+
+
+def exist(folder: Path) -> bool:
+    """Whether the folder holds any weights."""
+    return any(any(folder.glob(pattern)) for pattern in ("*.npz", "*.hdf5"))
+
+
+def _named(parts: list) -> dict[str, tf.Variable]:
+    """Every weight of the models and variables in `parts` under its name, such as 'hidden_1/weights'."""
+    variables = [v for part in parts for v in (part.all_weights if isinstance(part, tl.models.Model) else [part])]
+    return {variable.name.split(":")[0]: variable for variable in variables}
+
+
+def _existing(folder: Path, name: str) -> Path:
+    for suffix in (".npz", ".hdf5"):
+        if (path := folder / (name + suffix)).exists():
+            return path
+    raise UserError(f"there are no weights {folder / name}.npz or .hdf5: train first")
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: _finite(file[key]) for key in file.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+        raise UserError(f"{path} is damaged or no npz file of weights ({error})") from None
+
+
+def _write_hdf5(path: Path, parts: list) -> None:
+    models = [part for part in parts if isinstance(part, tl.models.Model)]
+    for model in models:
+        tl.files.save_weights_to_hdf5(str(path), model)
+    with h5py.File(path, "a") as file:
+        for key, variable in _named([part for part in parts if part not in models]).items():
+            file.create_dataset(key, data=variable.numpy())
+
+
+def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
+    arrays = {}
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset):  # 'hidden_1/hidden_1/weights:0' -> 'hidden_1/weights'
+            arrays["/".join(name.split("/")[-2:]).split(":")[0]] = _finite(item[()])
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(visit)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(f"{path} is damaged or no hdf5 file of weights ({error})") from None
+    return arrays
+
+
+def _finite(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind != "f" or not np.isfinite(array).all():
+        raise ValueError("weights must be finite numbers")
+    return array

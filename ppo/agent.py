@@ -1,0 +1,226 @@
+"""Proximal policy optimisation: the class of section 5.10.6, for Algorithms 5.23 and 5.24."""
+
+import numpy as np
+import tensorflow as tf
+import tensorlayer as tl
+from tensorflow_probability import distributions as tfd
+
+from common import weights
+from common.acting import MLP
+from common.compiling import compiled
+
+
+class PPO:
+    """PPO-Clip (Algorithm 5.24) or PPO-Penalty (Algorithm 5.23), for continuous or discrete actions.
+
+    state_dim: length of a state.
+    action_dim: length of an action, or the number of actions if they are discrete.
+    action_bound: float32 [action_dim], the largest action; None for discrete actions.
+    method: 'clip' or 'penalty'.
+    gamma, gae_lambda: discount, and the decay of the advantage estimate (1: the book's Monte Carlo sum).
+    lr_a, lr_c: learning rates of actor and critic (Adam).
+    a_update_epochs, c_update_epochs: M and B of the algorithms, in passes over the buffer.
+    minibatch_size: transitions a gradient step; the book's is the whole buffer.
+    epsilon: clip range of Eq. (5.38).  kl_target, lam: d_target and first lambda of Algorithm 5.23.
+    """
+
+    def __init__(
+        self,
+        state_dim,
+        action_dim,
+        action_bound,
+        method="clip",
+        *,
+        gamma=0.9,
+        gae_lambda=0.95,
+        lr_a=1e-3,
+        lr_c=1e-3,
+        a_update_epochs=10,
+        c_update_epochs=10,
+        minibatch_size=64,
+        epsilon=0.2,
+        kl_target=0.01,
+        lam=0.5,
+        hidden=(64, 64),
+        seed=0,
+    ):
+        if method not in ("clip", "penalty"):
+            raise ValueError(f"method must be 'clip' or 'penalty', not '{method}'")
+        self.method, self.action_bound, self.discrete = method, action_bound, action_bound is None
+        self.gamma, self.gae_lambda, self.epsilon, self.kl_target = gamma, gae_lambda, epsilon, kl_target
+        self.a_update_epochs, self.c_update_epochs, self.minibatch_size = a_update_epochs, c_update_epochs, minibatch_size
+        self.rng = np.random.default_rng(seed)
+        tf.random.set_seed(seed)
+
+        # critic: state -> V(s)
+        inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
+        for i, units in enumerate(hidden, 1):
+            layer = tl.layers.Dense(units, tf.nn.tanh, name=f"hidden_{i}")(layer)
+        self.critic = tl.models.Model(inputs, tl.layers.Dense(1, name="value")(layer))
+        self.critic.train()
+
+        # actor: state -> mean of a Gaussian, or logits
+        inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
+        for i, units in enumerate(hidden, 1):
+            layer = tl.layers.Dense(units, tf.nn.tanh, name=f"hidden_{i}")(layer)
+        if self.discrete:
+            output = tl.layers.Dense(action_dim, name="logits")(layer)
+        else:
+            layer = tl.layers.Dense(action_dim, tf.nn.tanh, name="mean")(layer)
+            output = tl.layers.Lambda(lambda x: x * action_bound, name="bound")(layer)
+        self.actor = tl.models.Model(inputs, output)
+        self.actor.train()
+        self.log_std = tf.Variable(tf.zeros(0 if self.discrete else action_dim), name="log_std")
+        self.actor_weights = [*self.actor.trainable_weights, *([] if self.discrete else [self.log_std])]
+
+        self.actor_opt = tf.optimizers.Adam(lr_a)
+        self.critic_opt = tf.optimizers.Adam(lr_c)
+        self.actor_opt.build(self.actor_weights)
+        self.critic_opt.build(self.critic.trainable_weights)
+        self.lam = tf.Variable(lam, trainable=False, name="lam")
+
+        self.policy, self.value = MLP(self.actor), MLP(self.critic)
+        self._refresh()
+        self.state_buffer, self.action_buffer, self.reward_buffer = [], [], []
+        self.cumulative_reward_buffer, self.adv_buffer = [], []
+
+    def distribution(self, output, log_std):
+        """pi(.|s) from the actor's output [batch, action_dim]: one joint likelihood for all dimensions."""
+        if self.discrete:
+            return tfd.Categorical(logits=output)
+        return tfd.Independent(tfd.Normal(output, tf.exp(log_std)), 1)
+
+    def pi(self, state):
+        """The current policy at state [batch, state_dim], as a distribution over actions."""
+        return self.distribution(self.actor(state), self.log_std)
+
+    def train_actor(self, state, action, adv, old_pi):
+        """One gradient step on Eq. (5.37) or (5.38).
+
+        state: float32 [batch, state_dim].  action: [batch, action_dim], or int [batch] if discrete.
+        adv: float32 [batch].  old_pi: what `pi(state)` was when the actions were taken.
+        """
+        adv = tf.reshape(adv, [-1])
+        with tf.GradientTape() as tape:
+            pi = self.pi(state)
+            ratio = tf.exp(pi.log_prob(action) - old_pi.log_prob(action))  # l_t, Eq. (5.39)
+            if self.method == "penalty":
+                loss = -tf.reduce_mean(ratio * adv - self.lam * old_pi.kl_divergence(pi))  # Eq. (5.37)
+            else:
+                clipped = tf.clip_by_value(ratio, 1 - self.epsilon, 1 + self.epsilon)
+                loss = -tf.reduce_mean(tf.minimum(ratio * adv, clipped * adv))  # Eq. (5.38), (5.40), (5.41)
+        self.actor_opt.apply(tape.gradient(loss, self.actor_weights))
+        return loss
+
+    def train_critic(self, reward, state):
+        """One gradient step on Eq. (5.34): the values of state [batch, state_dim] towards reward [batch]."""
+        with tf.GradientTape() as tape:
+            advantage = tf.reshape(reward, [-1, 1]) - self.critic(state)
+            loss = tf.reduce_mean(tf.square(advantage))
+        self.critic_opt.apply(tape.gradient(loss, self.critic.trainable_weights))
+        return loss
+
+    @compiled
+    def _update(self, states, actions, adv, returns, actor_batches, critic_batches):
+        """All gradient steps of one update; *_batches: int32 [steps, minibatch_size] indices of transitions."""
+        old_output, old_log_std = self.actor(states), tf.identity(self.log_std)
+        actor_loss = critic_loss = 0.0
+        for i in tf.range(len(actor_batches)):
+            k = actor_batches[i]
+            old_pi = self.distribution(tf.gather(old_output, k), old_log_std)
+            actor_loss = self.train_actor(tf.gather(states, k), tf.gather(actions, k), tf.gather(adv, k), old_pi)
+        for i in tf.range(len(critic_batches)):
+            k = critic_batches[i]
+            critic_loss = self.train_critic(tf.gather(returns, k), tf.gather(states, k))
+        kl = tf.reduce_mean(self.distribution(old_output, old_log_std).kl_divergence(self.pi(states)))
+        return actor_loss, critic_loss, kl
+
+    def update(self):
+        """One round of Algorithm 5.24 or 5.23 on the finished paths in the buffers, which it empties.
+
+        Raises FloatingPointError if a loss is no longer a number.
+        """
+        states, actions = np.array(self.state_buffer, np.float32), np.array(self.action_buffer)
+        adv = np.array(self.adv_buffer, np.float32)
+        adv = (adv - adv.mean()) / (adv.std() + 1e-8)
+        returns = np.array(self.cumulative_reward_buffer, np.float32)
+        losses_and_kl = self._update(
+            states, actions, adv, returns, self._minibatches(self.a_update_epochs), self._minibatches(self.c_update_epochs)
+        )
+        actor_loss, critic_loss, kl = (float(x) for x in losses_and_kl)
+        if not np.isfinite(actor_loss + critic_loss):
+            raise FloatingPointError(f"the loss is {actor_loss + critic_loss}")
+        if self.method == "penalty":
+            self._adapt_lam(kl)
+        self._refresh()
+        for buffer in (self.state_buffer, self.action_buffer, self.cumulative_reward_buffer, self.adv_buffer):
+            buffer.clear()
+
+    def _refresh(self):
+        """Bring the NumPy copies that act up to date with the networks."""
+        self.policy.refresh()
+        self.value.refresh()
+        self.std = np.exp(self.log_std.numpy())
+
+    def _adapt_lam(self, kl):
+        """The last lines of Algorithm 5.23, with a = 1.5 and b = 2."""
+        if kl < self.kl_target / 1.5:
+            self.lam.assign(self.lam / 2)
+        elif kl > self.kl_target * 1.5:
+            self.lam.assign(self.lam * 2)
+
+    def _minibatches(self, epochs):
+        """int32 [steps, minibatch_size]: a new shuffle of the buffer for each epoch."""
+        n = len(self.state_buffer)
+        size = min(self.minibatch_size, n)
+        shuffles = [self.rng.permutation(n)[: n // size * size] for _ in range(epochs)]
+        return np.concatenate(shuffles).reshape(-1, size).astype(np.int32)
+
+    def get_action(self, s, greedy=False):
+        """An action for the state s [state_dim]: float32 [action_dim], or an int if actions are discrete.
+
+        greedy: the most likely one. A sampled action may lie outside the bounds: it is the environment's
+        part to clip it, so that what is stored is what was sampled.
+        """
+        output = self.policy(s)
+        if self.discrete:  # argmax(logits + Gumbel noise) samples from softmax(logits)
+            return int(np.argmax(output if greedy else output + self.rng.gumbel(size=output.shape)))
+        if greedy:
+            return output
+        return output + self.std * self.rng.standard_normal(output.shape, np.float32)
+
+    def store_transition(self, state, action, reward):
+        """Remember one step of the path that is being played."""
+        self.state_buffer.append(state)
+        self.action_buffer.append(action)
+        self.reward_buffer.append(reward)
+
+    def finish_path(self, next_state, done):
+        """Close the path played since the last call: its advantages and cumulative rewards.
+
+        next_state: the state after the last step.  done: whether the task ended there; at a time limit
+        or in the middle of an episode it has not, and V(next_state) stands for the rewards to come.
+        """
+        if not self.reward_buffer:
+            return
+        path = np.array([*self.state_buffer[-len(self.reward_buffer) :], next_state], np.float32)
+        value = self.value(path)[:, 0]
+        value[-1] *= not done
+        adv, advs = 0.0, []
+        for t in reversed(range(len(self.reward_buffer))):
+            delta = self.reward_buffer[t] + self.gamma * value[t + 1] - value[t]
+            adv = delta + self.gamma * self.gae_lambda * adv
+            advs.append(adv)
+        advs.reverse()
+        self.adv_buffer.extend(advs)
+        self.cumulative_reward_buffer.extend(advs + value[:-1])
+        self.reward_buffer.clear()
+
+    def save(self, path="model/ppo", hdf5=False):
+        """Write actor (with log-std) and critic to the folder `path`."""
+        weights.save(path, hdf5, actor=[self.actor, self.log_std], critic=[self.critic])
+
+    def load(self, path="model/ppo"):
+        """Read what `save` wrote. Raises UserError if it is missing, damaged or of another network."""
+        weights.load(path, actor=[self.actor, self.log_std], critic=[self.critic])
+        self._refresh()

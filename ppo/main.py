@@ -1,0 +1,101 @@
+"""PPO, section 5.8 of the book.
+
+python ppo/main.py --train          learn Pendulum, save the weights and the curve
+python ppo/main.py --test           play with them
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, nothing to install
+
+from common import command, environments
+from common.command import Count, Fraction, Positive
+from common.quiet import quiet
+
+
+@dataclass(frozen=True)
+class Config(command.Options):
+    """Proximal policy optimisation (section 5.8), by default on Pendulum-v1."""
+
+    env: str = "Pendulum-v1"
+    steps: Count | None = 60_000
+    """Environment steps."""
+    method: Literal["clip", "penalty"] = "clip"
+    """clip: Algorithm 5.24, penalty: Algorithm 5.23."""
+    batch_size: Count = 2048
+    """Steps between two updates."""
+    gamma: Fraction = 0.9
+    """Discount of rewards."""
+    gae_lambda: Fraction = 0.95
+    """Decay of the advantage estimate; 1 is the book's sum of all rewards to come."""
+    lr_a: Positive = 1e-3
+    """Learning rate of the actor."""
+    lr_c: Positive = 1e-3
+    """Learning rate of the critic."""
+    a_update_epochs: Count = 10
+    """M of the algorithms, in passes over the batch."""
+    c_update_epochs: Count = 10
+    """B of the algorithms, in passes over the batch."""
+    minibatch_size: Count = 64
+    """Steps that each gradient uses."""
+    epsilon: Positive = 0.2
+    """Clip range of Eq. (5.38)."""
+    kl_target: Positive = 0.01
+    """d_target of Algorithm 5.23."""
+    lam: Positive = 0.5
+    """lambda of Eq. (5.37) at the start; it adapts."""
+    hidden: tuple[Count, ...] = (64, 64)
+    """Units of the hidden layers of both networks."""
+
+
+PRESETS = {"CartPole-v1": dict(gamma=0.98)}
+
+
+def train(config, agent, env):
+    """Collect a batch with the current policy, update, repeat."""
+    from common.progress import Training
+
+    with Training(config, agent, env) as run:
+        while run.goes_on():
+            state, _ = env.reset()
+            episode_reward, length, done = 0.0, 0, False
+            while not done:
+                action = agent.get_action(state)
+                next_state, reward, terminated, truncated, _ = env.step(action)
+                agent.store_transition(state, action, reward)
+                state = next_state
+                episode_reward += reward
+                length += 1
+                done = terminated or truncated
+                if len(agent.state_buffer) >= config.batch_size:
+                    agent.finish_path(state, terminated)
+                    agent.update()
+            agent.finish_path(state, terminated)
+            run.log(episode_reward, length)
+
+
+def test(config, agent):
+    """Play greedily with the trained weights."""
+    from common.playing import play, weights_folder
+
+    agent.load(weights_folder(config))
+    return play(config, lambda state: agent.get_action(state, greedy=True))
+
+
+def main():
+    config = command.parse(Config, PRESETS)
+    env = environments.make(config.env, config.seed, "human" if config.render else None)
+    with quiet():  # TensorFlow loads only now: --help and a wrong flag are answered at once
+        from ppo.agent import PPO
+    agent = PPO(*environments.dimensions(env), **command.keywords(config, PPO))
+    if config.train:
+        train(config, agent, env)
+    if config.test:
+        test(config, agent)
+
+
+if __name__ == "__main__":
+    command.run(main)
