@@ -21,6 +21,7 @@ class PPO:
     lr_a, lr_c: learning rates of actor and critic (Adam).
     a_update_epochs, c_update_epochs: M and B of the algorithms, in passes over the buffer.
     minibatch_size: transitions a gradient step; the book's is the whole buffer.
+    reward_scale: rewards are multiplied by it, so that values are of the order of 1.
     epsilon: clip range of Eq. (5.38).  kl_target, lam: d_target and first lambda of Algorithm 5.23.
     """
 
@@ -31,13 +32,14 @@ class PPO:
         action_bound,
         method="clip",
         *,
-        gamma=0.9,
+        gamma=0.95,
         gae_lambda=0.95,
-        lr_a=1e-3,
+        lr_a=5e-4,
         lr_c=1e-3,
         a_update_epochs=10,
         c_update_epochs=10,
         minibatch_size=64,
+        reward_scale=0.1,
         epsilon=0.2,
         kl_target=0.01,
         lam=0.5,
@@ -47,29 +49,14 @@ class PPO:
         if method not in ("clip", "penalty"):
             raise ValueError(f"method must be 'clip' or 'penalty', not '{method}'")
         self.method, self.action_bound, self.discrete = method, action_bound, action_bound is None
-        self.gamma, self.gae_lambda, self.epsilon, self.kl_target = gamma, gae_lambda, epsilon, kl_target
+        self.gamma, self.gae_lambda, self.reward_scale = gamma, gae_lambda, reward_scale
+        self.epsilon, self.kl_target = epsilon, kl_target
         self.a_update_epochs, self.c_update_epochs, self.minibatch_size = a_update_epochs, c_update_epochs, minibatch_size
         self.rng = np.random.default_rng(seed)
-        tf.random.set_seed(seed)
 
-        # critic: state -> V(s)
-        inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
-        for i, units in enumerate(hidden, 1):
-            layer = tl.layers.Dense(units, tf.nn.tanh, name=f"hidden_{i}")(layer)
-        self.critic = tl.models.Model(inputs, tl.layers.Dense(1, name="value")(layer))
-        self.critic.train()
-
-        # actor: state -> mean of a Gaussian, or logits
-        inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
-        for i, units in enumerate(hidden, 1):
-            layer = tl.layers.Dense(units, tf.nn.tanh, name=f"hidden_{i}")(layer)
-        if self.discrete:
-            output = tl.layers.Dense(action_dim, name="logits")(layer)
-        else:
-            layer = tl.layers.Dense(action_dim, tf.nn.tanh, name="mean")(layer)
-            output = tl.layers.Lambda(lambda x: x * action_bound, name="bound")(layer)
-        self.actor = tl.models.Model(inputs, output)
-        self.actor.train()
+        self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
+        # state -> logits, or mean of a Gaussian; without the book's tanh, which learns slowly near the bounds
+        self.actor = self._network(state_dim, hidden, action_dim, gain=0.01, scale=action_bound)
         self.log_std = tf.Variable(tf.zeros(0 if self.discrete else action_dim), name="log_std")
         self.actor_weights = [*self.actor.trainable_weights, *([] if self.discrete else [self.log_std])]
 
@@ -83,6 +70,23 @@ class PPO:
         self._refresh()
         self.state_buffer, self.action_buffer, self.reward_buffer = [], [], []
         self.cumulative_reward_buffer, self.adv_buffer = [], []
+
+    def _network(self, state_dim, hidden, units, gain, scale=None):
+        """Dense layers from state_dim to `units`; orthogonal weights learn several times faster than the default."""
+
+        def dense(layer, units, act, gain, name):
+            init = tf.initializers.Orthogonal(gain, seed=int(self.rng.integers(2**31)))
+            return tl.layers.Dense(units, act, W_init=init, name=name)(layer)
+
+        inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
+        for i, width in enumerate(hidden, 1):
+            layer = dense(layer, width, tf.nn.tanh, 2**0.5, f"hidden_{i}")
+        layer = dense(layer, units, None, gain, "output")
+        if scale is not None:
+            layer = tl.layers.Lambda(lambda x: x * scale, name="scale")(layer)
+        model = tl.models.Model(inputs, layer)
+        model.train()
+        return model
 
     def distribution(self, output, log_std):
         """pi(.|s) from the actor's output [batch, action_dim]: one joint likelihood for all dimensions."""
@@ -208,7 +212,7 @@ class PPO:
         value[-1] *= not done
         adv, advs = 0.0, []
         for t in reversed(range(len(self.reward_buffer))):
-            delta = self.reward_buffer[t] + self.gamma * value[t + 1] - value[t]
+            delta = self.reward_scale * self.reward_buffer[t] + self.gamma * value[t + 1] - value[t]
             adv = delta + self.gamma * self.gae_lambda * adv
             advs.append(adv)
         advs.reverse()

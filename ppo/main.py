@@ -21,17 +21,17 @@ class Config(command.Options):
     """Proximal policy optimisation (section 5.8), by default on Pendulum-v1."""
 
     env: str = "Pendulum-v1"
-    steps: Count | None = 60_000
+    steps: Count | None = 120_000
     """Environment steps."""
     method: Literal["clip", "penalty"] = "clip"
     """clip: Algorithm 5.24, penalty: Algorithm 5.23."""
     batch_size: Count = 2048
     """Steps between two updates."""
-    gamma: Fraction = 0.9
+    gamma: Fraction = 0.95
     """Discount of rewards."""
     gae_lambda: Fraction = 0.95
     """Decay of the advantage estimate; 1 is the book's sum of all rewards to come."""
-    lr_a: Positive = 1e-3
+    lr_a: Positive = 5e-4
     """Learning rate of the actor."""
     lr_c: Positive = 1e-3
     """Learning rate of the critic."""
@@ -41,6 +41,8 @@ class Config(command.Options):
     """B of the algorithms, in passes over the batch."""
     minibatch_size: Count = 64
     """Steps that each gradient uses."""
+    reward_scale: Positive = 0.1
+    """Rewards are multiplied by it for learning, so that values are of the order of 1."""
     epsilon: Positive = 0.2
     """Clip range of Eq. (5.38)."""
     kl_target: Positive = 0.01
