@@ -74,6 +74,16 @@ def dimensions(env) -> tuple[int, int, np.ndarray | None]:
     return observations.shape[0], actions.shape[0], bound.astype(np.float32)
 
 
+def require_actions(env, kind: str, instead: str) -> None:
+    """Raise UserError unless the environment's actions are of the `kind`, 'continuous' or 'discrete'.
+
+    instead: the folders that do serve the other kind, for the message.
+    """
+    found = "discrete" if dimensions(env)[2] is None else "continuous"
+    if found != kind:
+        raise UserError(f"{env.spec.id} has {found} actions, and this algorithm needs {kind} ones; see {instead}")
+
+
 def _make(env_id: str, render_mode: str | None):
     try:
         with warnings.catch_warnings():  # "out of date" for CartPole-v0, which the book uses
