@@ -12,7 +12,9 @@ import time
 
 start = time.perf_counter()
 case = json.loads(sys.argv[1])
-module = importlib.import_module({"sb3": "stable_baselines3", "sb3-contrib": "sb3_contrib", "sbx": "sbx"}[case["library"]])
+module = importlib.import_module(
+    {"sb3": "stable_baselines3", "sb3-contrib": "sb3_contrib", "sbx": "sbx"}[case["library"]]
+)
 
 import torch  # noqa: E402
 from stable_baselines3.common.callbacks import BaseCallback  # noqa: E402

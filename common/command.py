@@ -4,9 +4,10 @@ import contextlib
 import dataclasses
 import inspect
 import io
+import itertools
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn, Optional, get_type_hints
+from typing import Annotated, NoReturn, get_type_hints
 
 import tyro
 
@@ -52,15 +53,15 @@ class Options:
     """Environment id; the book's spelling (Pendulum-V0) is understood."""
     seed: Annotated[int, Range(0)] = 0
     """Seed of everything random: the same seed repeats the same run."""
-    episodes: Optional[Count] = None
+    episodes: Count | None = None
     """Stop training after this many episodes."""
-    steps: Optional[Count] = None
+    steps: Count | None = None
     """Stop training at the end of the episode in which this many environment steps are reached."""
     test_episodes: Count = 10
     """How many episodes --test plays."""
     render: bool = False
     """Watch while training (slow; needs a display)."""
-    record: Optional[Path] = None
+    record: Path | None = None
     """With --test: write the first episode to this .gif or .mp4 file."""
     out: Path = Path(".")
     """The folder that gets model/ and image/."""
@@ -68,7 +69,7 @@ class Options:
     """Save the weights as hdf5 (TensorLayer's layout) instead of npz."""
     resume: bool = False
     """Go on with the training run that --out holds."""
-    logdir: Optional[Path] = None
+    logdir: Path | None = None
     """Also write the curve for TensorBoard here."""
 
     @property
@@ -142,7 +143,7 @@ def run(main) -> NoReturn:
 def _value_of(flag: str, arguments: list[str]) -> str:
     """The value of `--flag value` or `--flag=value`; the last one counts."""
     value = ""
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
         if word == flag and not following.startswith("--"):
             value = following
         elif word.startswith(flag + "="):

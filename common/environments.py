@@ -1,7 +1,9 @@
 """Environments: gym's, under the book's ids or today's, with actions kept inside their bounds."""
 
 import difflib
+import os
 import re
+import sys
 import warnings
 
 import numpy as np
@@ -40,6 +42,13 @@ class BoundedActions(gym.ActionWrapper):
         return np.minimum(np.maximum(action, -self.bound), self.bound) + self.centre
 
 
+def has_display() -> bool:
+    """Whether a window can be opened here."""
+    if os.environ.get("SDL_VIDEODRIVER") in ("dummy", "offscreen"):
+        return False
+    return not sys.platform.startswith("linux") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
 def make(env_id: str, seed: int, render_mode: str | None = None) -> gym.Env:
     """A seeded environment of gym, or of Gymnasium where gym has no such id and Gymnasium is installed.
 
@@ -47,8 +56,10 @@ def make(env_id: str, seed: int, render_mode: str | None = None) -> gym.Env:
     truncated is a time limit. Raises UserError on an unknown id (with the nearest names) and on spaces
     that no folder of this project serves.
     """
+    if render_mode == "human" and not has_display():
+        raise UserError("there is no display to open a window on; --test --record FILE.gif makes a film instead")
     env = _make(env_id, render_mode)
-    state_dim, _, action_bound = dimensions(env)
+    *_, action_bound = dimensions(env)
     if action_bound is not None:
         env = BoundedActions(env)
     env.reset(seed=seed)

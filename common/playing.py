@@ -1,7 +1,5 @@
 """Watching an agent play: in a window, in a GIF or an MP4."""
 
-import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +9,6 @@ import numpy as np
 
 from common import environments, weights
 from common.command import Options, UserError
-
-
-def has_display() -> bool:
-    """Whether a window can be opened here."""
-    if os.environ.get("SDL_VIDEODRIVER") in ("dummy", "offscreen"):
-        return False
-    return not sys.platform.startswith("linux") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def weights_folder(config: Options) -> Path:
@@ -35,7 +26,7 @@ def play(config: Options, get_action: Callable) -> list[float]:
     With a display the first episode is shown; without one, or with --record, it becomes a film.
     """
     film_file = config.record
-    if film_file is None and not has_display():
+    if film_file is None and not environments.has_display():
         film_file = config.image_file(".gif")
         print(f"There is no display here: the first episode goes to {film_file}")
     env = environments.make(config.env, config.seed, "rgb_array" if film_file else "human")

@@ -11,11 +11,11 @@ import time
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from common import checkpoint
+from common import checkpoint, weights
 from common.command import Options, UserError
 from common.weights import replacing
 
-SAVE_EVERY = 60.0  # seconds between the weights written while training goes on
+SAVE_EVERY = 30.0  # seconds between the weights written while training goes on
 
 
 class Training:
@@ -36,9 +36,8 @@ class Training:
         self.interrupted = False
         if config.resume:
             self._resume()
-        else:
-            self._claim(self.folder / "config.json")
-        self._claim(config.image_file(".png"))
+        self._claim(self.folder)
+        self._claim(config.image_file(".png").parent)
         self.board = _tensorboard(config.logdir) if config.logdir else None
 
     def __enter__(self):
@@ -90,6 +89,8 @@ class Training:
         """Write the weights, the table, the curve and what --resume needs."""
         self.agent.save(self.folder, self.config.hdf5)
         checkpoint.save(self.folder / "resume.npz", agent=self.agent, env=self.env.unwrapped.np_random)
+        with replacing(self.folder / "config.json") as path:
+            path.write_text(json.dumps(dataclasses.asdict(self.config), indent=2, default=str) + "\n")
         with replacing(self.folder / "episodes.csv") as path, open(path, "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["episode", "steps", "reward", "running_reward", "seconds"])
@@ -108,7 +109,9 @@ class Training:
             self.agent.save(self.folder, self.config.hdf5)
             print(f"Weights: {self.folder}")
         elif kind is FloatingPointError:
-            kept = f"the weights of the last save are in {self.folder}" if self.rows else "nothing was saved"
+            kept = (
+                f"the last good weights are in {self.folder}" if weights.exist(self.folder) else "nothing was saved yet"
+            )
             raise FloatingPointError(f"{error} at step {self.steps}; {kept}") from None
         if self.interrupted and kind is None:
             raise KeyboardInterrupt
@@ -119,18 +122,15 @@ class Training:
         self.interrupted = True
         self.bar.write("Finishing the episode (Ctrl-C again stops at once) ...", file=sys.stderr)
 
-    def _claim(self, path) -> None:
+    def _claim(self, folder) -> None:
         """Find out now, not after an hour of training, that the results can't be written."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.name == "config.json":
-                with replacing(path) as temporary:
-                    temporary.write_text(json.dumps(dataclasses.asdict(self.config), indent=2, default=str) + "\n")
-            else:
-                with open(path.with_suffix(".tmp"), "w"):
-                    path.with_suffix(".tmp").unlink()
+            folder.mkdir(parents=True, exist_ok=True)
+            with replacing(folder / "writable") as path:
+                path.touch()
+            (folder / "writable").unlink()
         except OSError as error:
-            raise UserError(f"--out: can't write {path} ({error.strerror})") from None
+            raise UserError(f"--out: can't write to {folder} ({error.strerror})") from None
 
     def _resume(self) -> None:
         checkpoint.load(self.folder / "resume.npz", agent=self.agent, env=self.env.unwrapped.np_random)
@@ -145,7 +145,9 @@ class Training:
         _, steps, reward, running, _ = zip(*self.rows, strict=True)
         axes.plot(steps, reward, color="0.75", linewidth=0.8, label="episode")
         axes.plot(steps, running, color="C0", label="running (0.9 / 0.1)")
-        axes.set(xlabel="environment steps", ylabel="episode reward", title=f"{self.config.algorithm}, {self.config.env}")
+        axes.set(
+            xlabel="environment steps", ylabel="episode reward", title=f"{self.config.algorithm}, {self.config.env}"
+        )
         axes.grid(alpha=0.3)
         axes.legend()
         with replacing(self.config.image_file(".png")) as path:

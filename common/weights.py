@@ -97,11 +97,14 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _write_hdf5(path: Path, parts: list) -> None:
-    models = [part for part in parts if isinstance(part, tl.models.Model)]
-    for model in models:
+    for model in (part for part in parts if isinstance(part, tl.models.Model)):
         tl.files.save_weights_to_hdf5(str(path), model)
     with h5py.File(path, "a") as file:
-        for key, variable in _named([part for part in parts if part not in models]).items():
+        # h5py has written the names as str; TensorLayer's own readers want the bytes that it gave
+        for group in (file, *(file[name] for name in file.attrs["layer_names"])):
+            for key, names in group.attrs.items():
+                group.attrs[key] = np.array(list(names), "S")
+        for key, variable in _named([part for part in parts if isinstance(part, tf.Variable)]).items():
             file.create_dataset(key, data=variable.numpy())
 
 

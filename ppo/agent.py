@@ -51,7 +51,11 @@ class PPO:
         self.method, self.action_bound, self.discrete = method, action_bound, action_bound is None
         self.gamma, self.gae_lambda, self.reward_scale = gamma, gae_lambda, reward_scale
         self.epsilon, self.kl_target = epsilon, kl_target
-        self.a_update_epochs, self.c_update_epochs, self.minibatch_size = a_update_epochs, c_update_epochs, minibatch_size
+        self.a_update_epochs, self.c_update_epochs, self.minibatch_size = (
+            a_update_epochs,
+            c_update_epochs,
+            minibatch_size,
+        )
         self.rng = np.random.default_rng(seed)
 
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
@@ -149,7 +153,12 @@ class PPO:
         adv = (adv - adv.mean()) / (adv.std() + 1e-8)
         returns = np.array(self.cumulative_reward_buffer, np.float32)
         losses_and_kl = self._update(
-            states, actions, adv, returns, self._minibatches(self.a_update_epochs), self._minibatches(self.c_update_epochs)
+            states,
+            actions,
+            adv,
+            returns,
+            self._minibatches(self.a_update_epochs),
+            self._minibatches(self.c_update_epochs),
         )
         actor_loss, critic_loss, kl = (float(x) for x in losses_and_kl)
         if not np.isfinite(actor_loss + critic_loss):

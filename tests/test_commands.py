@@ -1,0 +1,218 @@
+"""The commands as a user runs them: files left behind, messages, exit statuses."""
+
+import csv
+import dataclasses
+import importlib
+import inspect
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import imageio
+import numpy as np
+import pytest
+from conftest import ALGORITHMS, ROOT
+
+from common import command as cli
+
+BAD_INPUT = [
+    ([], "--train, --test or both"),
+    (["--trian"], "perhaps you meant --train"),
+    (["--train", "--gamma", "1.5"], "--gamma must be between 0 and 1, not 1.5"),
+    (["--train", "--gamma", "big"], "--gamma"),
+    (["--train", "--seed", "-1"], "--seed must be at least 0"),
+    (["--train", "--env", "Nonsense-v0"], "no environment 'Nonsense-v0'"),
+    (["--train", "--env", "Pendulm-v1"], "Pendulum-v1"),
+    (["--train", "--env", "FrozenLake-v1"], "observations must be vectors"),
+    (["--test", "--record", "film.txt"], ".gif or .mp4"),
+    (["--train", "--render"], "no display"),
+]
+
+
+@pytest.fixture
+def no_tensorflow(tmp_path):
+    """A module path on which importing TensorFlow fails loudly."""
+    folder = tmp_path / "sabotage"
+    folder.mkdir()
+    (folder / "tensorflow.py").write_text("raise SystemError('TensorFlow was imported')\n")
+    return str(folder)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_help_names_every_hyperparameter_without_tensorflow(command, no_tensorflow, algorithm):
+    result = command(algorithm, "--help", PYTHONPATH=no_tensorflow)
+    assert result.returncode == 0, result.stderr
+    config = importlib.import_module(f"{algorithm}.main").Config
+    for field in dataclasses.fields(config):
+        assert f"--{field.name.replace('_', '-')}" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "flags, message", BAD_INPUT, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_bad_input_is_one_line_and_status_2(command, no_tensorflow, tmp_path, flags, message):
+    result = command("ppo", *flags, PYTHONPATH=no_tensorflow)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1 and result.stderr.startswith("error: ")
+    assert not (tmp_path / "model").exists()
+
+
+def test_unknown_method_names_the_choices(command):
+    result = command("ppo", "--train", "--method", "kl")
+    assert result.returncode == 2
+    assert "clip" in result.stderr and "penalty" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_out_that_cannot_be_written(command, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    result = command("ppo", "--train", "--out", "taken")
+    assert result.returncode == 2
+    assert "can't write" in result.stderr and result.stderr.count("\n") == 1
+    assert (tmp_path / "taken").read_text() == "a file"
+
+
+def test_train_then_test_in_another_folder(command, tmp_path):
+    result = command(
+        "ppo", "--train", "--test", "--env", "Pendulum-V0", "--episodes", 12, "--batch-size", 400, "--hdf5"
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""  # no word of TensorFlow, gym or SDL
+    lines = result.stdout.splitlines()
+    assert lines[0] == "Pendulum-V0 of the book is Pendulum-v1 today."
+    assert re.fullmatch(
+        r"Training \| Episode: 1/12 \| Episode Reward: -\d+\.\d{4} \| Running Time: \d+\.\d{4}", lines[1]
+    )
+    assert all(line.startswith(("Training |", "Weights", "Testing", "There is no display")) for line in lines[1:])
+    assert re.fullmatch(r"Testing \| Mean of 10: -\d+\.\d \| Standard deviation: \d+\.\d", lines[-1])
+
+    model = tmp_path / "model/ppo/Pendulum-v1"
+    with h5py.File(model / "actor.hdf5") as file:
+        assert file["log_std"].shape == (1,)
+    assert json.loads((model / "config.json").read_text())["batch_size"] == 400
+    with open(model / "episodes.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["steps"]) for row in rows] == [200 * (i + 1) for i in range(12)]
+    rewards, running = ([float(row[key]) for row in rows] for key in ("reward", "running_reward"))
+    assert running[0] == rewards[0] and running[1] == pytest.approx(0.9 * rewards[0] + 0.1 * rewards[1])
+    assert imageio.v3.imread(tmp_path / "image/ppo_Pendulum-v1.png").std() > 1
+    assert len(imageio.v3.imread(tmp_path / "image/ppo_Pendulum-v1.gif", index=None)) == 100
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_shipped_weights_play(command, tmp_path, algorithm):
+    """--test on a fresh clone, and a film by --record."""
+    result = command(algorithm, "--test", "--test-episodes", 2, "--record", "film.mp4")
+    assert result.returncode == 0, result.stderr
+    assert "the shipped weights" in result.stdout
+    assert (tmp_path / "film.mp4").stat().st_size > 1000
+    assert not (tmp_path / "model").exists()
+
+
+def test_damaged_weights_and_weights_of_another_size(command, tmp_path):
+    pretrained = ROOT / "ppo/pretrained/Pendulum-v1"
+    model = tmp_path / "model/ppo/Pendulum-v1"
+    model.mkdir(parents=True)
+    half = (pretrained / "actor.npz").read_bytes()
+    half = half[: len(half) // 2]
+    (model / "actor.npz").write_bytes(half)
+    (model / "critic.npz").write_bytes((pretrained / "critic.npz").read_bytes())
+    result = command("ppo", "--test")
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "damaged" in result.stderr
+    assert (model / "actor.npz").read_bytes() == half
+
+    (model / "actor.npz").write_bytes((pretrained / "actor.npz").read_bytes())
+    result = command("ppo", "--test", "--hidden", 32)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "another network" in result.stderr
+
+
+def test_ctrl_c_saves_and_exits_130_and_resume_goes_on(command, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-u", str(ROOT / "ppo/main.py"), "--train", "--steps", "100000000"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for _ in range(20):
+        process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Weights and episodes.csv: model" in stdout
+    model = tmp_path / "model/ppo/Pendulum-v1"
+    assert np.load(model / "actor.npz")["log_std"].shape == (1,)
+    played = len((model / "episodes.csv").read_text().splitlines()) - 1
+    assert played >= 20
+
+    result = command("ppo", "--train", "--resume", "--steps", 200 * (played + 3))
+    assert result.returncode == 0, result.stderr
+    assert len((model / "episodes.csv").read_text().splitlines()) - 1 == played + 3
+
+
+def test_resume_without_a_run_says_so(command):
+    result = command("ppo", "--train", "--resume")
+    assert result.returncode == 2 and "no training run to resume" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_nan_stops_the_run_and_keeps_the_weights(command, tmp_path):
+    flags = ["--train", "--steps", 2000, "--batch-size", 400]
+    assert command("ppo", *flags).returncode == 0
+    before = (tmp_path / "model/ppo/Pendulum-v1/actor.npz").read_bytes()
+    result = command("ppo", *flags, "--lr-a", 1e30)
+    assert result.returncode == 1
+    assert re.fullmatch(r"error: the loss is nan at step \d+; the last good weights are in \S+\n", result.stderr)
+    assert (tmp_path / "model/ppo/Pendulum-v1/actor.npz").read_bytes() == before
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_defaults_of_command_and_class_agree(algorithm):
+    config = importlib.import_module(f"{algorithm}.main").Config()
+    agent = importlib.import_module(f"{algorithm}.agent")
+    own = [cls for cls in vars(agent).values() if inspect.isclass(cls) and cls.__module__ == agent.__name__]
+    compared = 0
+    for cls in own:
+        for name, parameter in inspect.signature(cls).parameters.items():
+            if parameter.default is not parameter.empty and hasattr(config, name):
+                assert parameter.default == getattr(config, name), f"{cls.__name__}({name})"
+                compared += 1
+    assert compared > 3
+
+
+def test_flag_values_are_found_in_both_spellings():
+    assert cli._value_of("--env", ["--train", "--env", "A-v0", "--seed", "1"]) == "A-v0"
+    assert cli._value_of("--env", ["--env=A-v0", "--env", "B-v0"]) == "B-v0"
+    assert cli._value_of("--env", ["--env"]) == ""
+
+
+def test_second_ctrl_c_stops_at_once(tmp_path):
+    """An environment that never ends its episode would hold the first one up for ever."""
+    script = (
+        "import sys, gym; sys.argv = ['main.py', '--train', '--env', 'Endless-v0']\n"
+        f"sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
+        "from conftest import Constant\n"
+        "gym.register('Endless-v0', entry_point=Constant)\n"
+        "from ppo import main; from common import command\n"
+        "print('ready', flush=True); command.run(main.main)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    deadline = time.time() + 60
+    while not (tmp_path / "image").exists() and time.time() < deadline:  # training begins once --out was tried
+        time.sleep(0.1)
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert (tmp_path / "model/ppo/Endless-v0/actor.npz").exists()

@@ -1,0 +1,341 @@
+"""What is not the algorithm: acting copies, weights on disk, environments, compiling, checkpoints, films."""
+
+import importlib
+import os
+import subprocess
+import sys
+import types
+
+import gym
+import h5py
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorlayer as tl
+from conftest import ROOT
+
+from common import checkpoint, environments, playing, weights
+from common.acting import MLP
+from common.command import Range, UserError
+from common.quiet import quiet
+
+
+def network(units=5, act=tf.nn.tanh, scale=2.0):
+    inputs = tl.layers.Input([None, 3], tf.float32)
+    layer = tl.layers.Dense(units, act, name="hidden_1")(inputs)
+    layer = tl.layers.Dense(2, name="output")(layer)
+    model = tl.models.Model(inputs, tl.layers.Lambda(lambda x: x * scale, name="scale")(layer))
+    model.eval()
+    return model
+
+
+# acting
+
+
+@pytest.mark.parametrize("act", [tf.nn.tanh, tf.nn.relu, tf.nn.relu6, None])
+def test_numpy_copy_equals_the_model(act):
+    model, states = network(64, act), np.random.default_rng(0).normal(0, 20, (100, 3)).astype(np.float32)
+    policy = MLP(model)
+    np.testing.assert_allclose(policy(states), model(states), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(policy(states[0]), model(states[:1])[0], rtol=1e-5, atol=1e-5)
+
+
+def test_numpy_copy_follows_only_on_refresh():
+    model, state = network(), np.ones(3, np.float32)
+    policy = MLP(model)
+    before = policy(state)
+    model.all_weights[0].assign_add(tf.ones((3, 5)))
+    np.testing.assert_array_equal(policy(state), before)
+    policy.refresh()
+    np.testing.assert_allclose(policy(state), model(state[None])[0], rtol=1e-5)
+
+
+# weights
+
+
+@pytest.mark.parametrize("hdf5", [False, True])
+def test_weights_round_trip_with_a_variable_beside_the_model(tmp_path, hdf5):
+    model, log_std = network(), tf.Variable([0.3, -0.7], name="log_std")
+    weights.save(tmp_path, hdf5, actor=[model, log_std])
+    other, other_std = network(), tf.Variable([0.0, 0.0], name="log_std")
+    weights.load(tmp_path, actor=[other, other_std])
+    for a, b in zip([*model.all_weights, log_std], [*other.all_weights, other_std], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_npz_needs_no_pickle_and_names_its_arrays(tmp_path):
+    weights.save(tmp_path, actor=[network()])
+    with np.load(tmp_path / "actor.npz", allow_pickle=False) as file:
+        assert set(file.files) == {"hidden_1/weights", "hidden_1/biases", "output/weights", "output/biases"}
+        assert file["hidden_1/weights"].shape == (3, 5)
+
+
+def test_hdf5_is_read_by_tensorlayer_itself(tmp_path):
+    model, other = network(), network()
+    weights.save(tmp_path, hdf5=True, actor=[model, tf.Variable([0.5], name="log_std")])
+    with h5py.File(tmp_path / "actor.hdf5") as file:
+        assert b"hidden_1" in list(file.attrs["layer_names"])
+    tl.files.load_hdf5_to_weights_in_order(str(tmp_path / "actor.hdf5"), other)
+    for a, b in zip(model.all_weights, other.all_weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_saving_in_one_format_removes_the_other(tmp_path):
+    weights.save(tmp_path, hdf5=False, actor=[network()])
+    weights.save(tmp_path, hdf5=True, actor=[network()])
+    assert [path.name for path in tmp_path.iterdir()] == ["actor.hdf5"]
+
+
+def damaged(path, kind):
+    if kind == "half":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("not weights")
+    elif kind == "flipped":
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 255
+        path.write_bytes(data)
+    elif kind == "pickle":
+        np.savez(path, **{"hidden_1/weights": np.array([object()], object)})
+    elif kind == "nan":
+        np.savez(path, **{name: np.full_like(array, np.nan) for name, array in np.load(path).items()})
+    elif kind == "size":
+        weights.save(path.parent, actor=[network(7)])
+    elif kind == "foreign":
+        np.savez(path, something=np.zeros(3))
+
+
+@pytest.mark.parametrize("kind", ["half", "empty", "text", "flipped", "pickle", "nan", "size", "foreign"])
+def test_bad_npz_is_refused_and_nothing_changes(tmp_path, kind):
+    model = network()
+    weights.save(tmp_path, actor=[model], critic=[model])
+    damaged(tmp_path / "actor.npz", kind)
+    other = network()
+    before = [variable.numpy() for variable in other.all_weights]
+    with pytest.raises(UserError, match=r"actor\.npz"):
+        weights.load(tmp_path, critic=[other], actor=[other])
+    for a, b in zip(before, other.all_weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("kind", ["half", "empty", "text"])
+def test_bad_hdf5_is_refused(tmp_path, kind):
+    weights.save(tmp_path, hdf5=True, actor=[network()])
+    damaged(tmp_path / "actor.hdf5", kind)
+    with pytest.raises(UserError, match=r"actor\.hdf5"):
+        weights.load(tmp_path, actor=[network()])
+
+
+def test_missing_weights_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"no weights .*actor"):
+        weights.load(tmp_path, actor=[network()])
+
+
+def test_a_process_killed_while_saving_leaves_the_old_file(tmp_path):
+    """The process dies after the bytes are written and before they get their name."""
+    script = (
+        "import os, sys\nimport numpy as np\nfrom pathlib import Path\nfrom common.weights import replacing\n"
+        "with replacing(Path(sys.argv[1])) as path:\n"
+        "    np.savez(path, w=np.zeros(1000))\n"
+        "    os.kill(os.getpid(), 9) if os.name != 'nt' else os._exit(9)\n"
+    )
+    path = tmp_path / "actor.npz"
+    np.savez(path, w=np.ones(3))
+    result = subprocess.run([sys.executable, "-c", script, str(path)], cwd=ROOT, capture_output=True)
+    assert result.returncode != 0
+    with np.load(path) as file:
+        np.testing.assert_array_equal(file["w"], np.ones(3))
+
+
+def test_a_failed_save_leaves_no_rubbish(tmp_path):
+    with pytest.raises(RuntimeError), weights.replacing(tmp_path / "a.npz") as path:
+        path.write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+# checkpoint
+
+
+def test_checkpoint_restores_the_random_generator(tmp_path):
+    rng = np.random.default_rng(5)
+    rng.random(7)
+    checkpoint.save(tmp_path / "run.npz", env=rng)
+    expected = rng.random(3)
+    other = np.random.default_rng(0)
+    checkpoint.load(tmp_path / "run.npz", env=other)
+    np.testing.assert_array_equal(other.random(3), expected)
+
+
+def test_checkpoint_refuses_what_is_no_checkpoint(tmp_path):
+    with pytest.raises(UserError, match="no training run to resume"):
+        checkpoint.load(tmp_path / "run.npz")
+    (tmp_path / "run.npz").write_text("text")
+    with pytest.raises(UserError, match="damaged"):
+        checkpoint.load(tmp_path / "run.npz")
+
+
+# environments
+
+
+@pytest.mark.parametrize(
+    "book, today",
+    [
+        ("Pendulum-V0", "Pendulum-v1"),
+        ("Pendulum-v0", "Pendulum-v1"),
+        ("BipedalWalker-V2", "BipedalWalker-v3"),
+        ("BipedalWalker-v2", "BipedalWalker-v3"),
+        ("CartPole-V0", "CartPole-v0"),
+        ("CartPole-v1", "CartPole-v1"),
+    ],
+)
+def test_book_ids(book, today):
+    assert environments.current_id(book) == today
+    env = environments.make(today, 0)
+    assert env.spec.id == today
+
+
+def test_dimensions():
+    assert environments.dimensions(environments.make("CartPole-v1", 0)) == (4, 2, None)
+    state_dim, action_dim, bound = environments.dimensions(environments.make("Pendulum-v1", 0))
+    assert (state_dim, action_dim, bound.tolist()) == (3, 1, [2.0])
+    assert environments.dimensions(environments.make("BipedalWalker-v3", 0))[:2] == (24, 4)
+
+
+def test_the_time_limit_is_truncation_and_not_termination():
+    env = environments.make("Pendulum-v1", 0)
+    ends = [env.step(np.zeros(1))[2:4] for _ in range(200)]
+    assert ends[-1] == (False, True) and not any(terminated or truncated for terminated, truncated in ends[:-1])
+    env = environments.make("CartPole-v1", 0)
+    terminated = truncated = False
+    while not (terminated or truncated):
+        _, _, terminated, truncated, _ = env.step(0)
+    assert (terminated, truncated) == (True, False)
+
+
+class Echo(gym.Env):
+    """Returns the action it was given as the observation."""
+
+    observation_space = gym.spaces.Box(-10.0, 10.0, (2,), np.float32)
+    spec = types.SimpleNamespace(id="Echo-v0")
+
+    def __init__(self, low, high):
+        self.action_space = gym.spaces.Box(np.array(low, np.float32), np.array(high, np.float32))
+
+    def step(self, action):
+        return action, 0.0, False, False, {}
+
+
+def test_actions_are_clipped_and_moved_into_unequal_bounds():
+    env = environments.BoundedActions(Echo([0, -2], [4, 2]))
+    assert environments.dimensions(env)[2].tolist() == [2.0, 2.0]
+    assert env.step(np.array([-5.0, 5.0]))[0].tolist() == [0.0, 2.0]
+    assert env.step(np.array([0.5, -0.5]))[0].tolist() == [2.5, -0.5]
+
+
+def test_infinite_bounds_and_other_spaces_are_refused():
+    with pytest.raises(UserError, match="finite bounds"):
+        environments.dimensions(Echo([-np.inf, 0], [np.inf, 1]))
+    env = Echo([0, 0], [1, 1])
+    env.action_space = gym.spaces.MultiDiscrete([2, 3])
+    with pytest.raises(UserError, match="actions must be"):
+        environments.dimensions(env)
+
+
+def test_kind_of_actions():
+    environments.require_actions(environments.make("CartPole-v1", 0), "discrete", "ppo")
+    with pytest.raises(UserError, match=r"has discrete actions.*continuous.*see ppo and a2c"):
+        environments.require_actions(environments.make("CartPole-v1", 0), "continuous", "ppo and a2c")
+
+
+def test_gymnasium_serves_ids_that_gym_has_not(monkeypatch):
+    class NoSuch(Exception):
+        DependencyNotInstalled = type("DependencyNotInstalled", (Exception,), {})
+
+    def make(env_id, render_mode=None):
+        if env_id != "OnlyThere-v0":
+            raise NoSuch
+        env = Echo([-1, -1], [1, 1])
+        env.reset = lambda seed=None: (np.zeros(2), {})
+        return env
+
+    fake = types.SimpleNamespace(
+        make=make,
+        registry={"OnlyThere-v0": None},
+        error=types.SimpleNamespace(Error=NoSuch, DependencyNotInstalled=NoSuch.DependencyNotInstalled),
+    )
+    monkeypatch.setitem(sys.modules, "gymnasium", fake)
+    env = environments.make("OnlyThere-v0", 0)
+    assert env.step(np.array([7.0, 0.5]))[0].tolist() == [1.0, 0.5]
+    with pytest.raises(UserError, match="OnlyThere-v0"):
+        environments.make("OnlyHere-v0", 0)
+
+
+def test_pendulum_renders_after_a_float32_action():
+    env = environments.make("Pendulum-v1", 0, "rgb_array")
+    env.step(np.array([1.0], np.float32))
+    assert env.render().shape == (500, 500, 3)
+
+
+# compiling
+
+
+@pytest.mark.parametrize("choice, expected", [("0", False), ("1", True)])
+def test_environment_variable_decides_on_xla(monkeypatch, choice, expected):
+    compiling = importlib.import_module("common.compiling")
+    monkeypatch.setenv("JIT_COMPILE", choice)
+    compiling.xla_works.cache_clear()
+    assert compiling.xla_works() is expected
+    compiling.xla_works.cache_clear()
+
+
+def test_without_xla_an_update_gives_the_same_result():
+    script = (
+        "import numpy as np\nfrom ppo.agent import PPO\nfrom common.compiling import xla_works\n"
+        "agent = PPO(3, 1, np.ones(1, np.float32), hidden=(8,))\n"
+        "for i in range(128):\n    s = np.sin(np.arange(3) + i)\n"
+        "    agent.store_transition(s, agent.get_action(s), s[0])\n"
+        "agent.finish_path(s, False)\nagent.update()\n"
+        "print(xla_works(), *(float(w.numpy().sum()) for w in agent.actor_weights))\n"
+    )
+    outputs = []
+    for choice in "01":
+        environment = {**os.environ, "JIT_COMPILE": choice, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        result = subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stderr
+        outputs.append(result.stdout.split())
+    assert (outputs[0][0], outputs[1][0]) == ("False", "True")
+    np.testing.assert_allclose(*([float(x) for x in words[1:]] for words in outputs), rtol=1e-3, atol=1e-4)
+
+
+# the rest
+
+
+def test_range_messages():
+    assert 0.0 in Range(0, 1) and 1.5 not in Range(0, 1) and 0 not in Range(above=0) and 1e-9 in Range(above=0)
+    assert [str(Range(0, 1)), str(Range(above=0)), str(Range(1))] == ["between 0 and 1", "greater than 0", "at least 1"]
+
+
+def test_quiet_holds_back_what_c_code_writes_and_shows_it_on_failure(capfd):
+    with quiet():
+        os.write(2, b"noise\n")
+    assert capfd.readouterr().err == ""
+    with pytest.raises(KeyError), quiet():
+        os.write(2, b"reason\n")
+        raise KeyError
+    assert "reason" in capfd.readouterr().err
+
+
+def test_films(tmp_path):
+    frames = [np.full((40, 60, 3), 10 * i, np.uint8) for i in range(20)]
+    playing.write_film(tmp_path / "a/film.gif", frames, 20)
+    playing.write_film(tmp_path / "a/film.mp4", frames, 20)
+    assert (tmp_path / "a/film.gif").read_bytes()[:4] == b"GIF8"
+    assert b"ftyp" in (tmp_path / "a/film.mp4").read_bytes()[:16]
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="can't write"):
+        playing.write_film(tmp_path / "file/film.gif", frames, 20)

@@ -1,0 +1,299 @@
+"""PPO: losses by independent arithmetic, what the printed listing gets wrong, and that it learns."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+from tensorflow_probability import distributions as tfd
+
+from common import command, environments
+from ppo.agent import PPO
+from ppo.main import PRESETS, Config, train
+
+BOUND = np.array([2.0, 3.0], np.float32)
+
+
+def make(method="clip", **settings):
+    return PPO(3, 2, BOUND, method, **{"hidden": (8,), **settings})
+
+
+def batch(n=32, seed=0):
+    rng = np.random.default_rng(seed)
+    state, action = (rng.standard_normal((n, d)).astype(np.float32) for d in (3, 2))
+    return state, action, rng.standard_normal(n).astype(np.float32)
+
+
+def shifted(agent, state):
+    """An old policy that differs from the agent's in mean and log-std."""
+    return agent.distribution(agent.actor(state) + 0.3, agent.log_std + 0.2)
+
+
+def joint_ratio(agent, state, action):
+    """pi / pi_old as the product over the action's dimensions, by SciPy."""
+    mean, std = agent.actor(state).numpy(), np.exp(agent.log_std.numpy())
+    old_mean, old_std = mean + 0.3, std * np.exp(0.2)
+    return (stats.norm.pdf(action, mean, std) / stats.norm.pdf(action, old_mean, old_std)).prod(1)
+
+
+def test_clip_loss_is_equation_5_38():
+    agent, (state, action, adv) = make(), batch()
+    ratio = joint_ratio(agent, state, action)
+    expected = -np.mean([min(r * a, min(max(r, 0.8), 1.2) * a) for r, a in zip(ratio, adv, strict=True)])
+    assert agent.train_actor(state, action, adv, shifted(agent, state)).numpy() == pytest.approx(expected, rel=1e-4)
+    assert (ratio > 1.2).any() and (ratio < 0.8).any()  # both sides of the clip were met
+
+
+def test_penalty_loss_is_equation_5_37():
+    agent, (state, action, adv) = make("penalty", lam=0.7), batch()
+    ratio = joint_ratio(agent, state, action)
+    std = np.exp(agent.log_std.numpy())
+    old_std = std * np.exp(0.2)
+    kl_old_new = np.sum(np.log(std / old_std) + (old_std**2 + 0.3**2) / (2 * std**2) - 0.5)  # closed form, old first
+    expected = -(np.mean(ratio * adv) - 0.7 * kl_old_new)
+    assert agent.train_actor(state, action, adv, shifted(agent, state)).numpy() == pytest.approx(expected, rel=1e-4)
+
+
+def test_ratio_is_joint_over_action_dimensions():
+    """The printed listing takes one ratio for each dimension, and clips each on its own."""
+    agent, (state, action, adv) = make(), batch()
+    pi, old = agent.pi(state), shifted(agent, state)
+    per_dimension = tf.exp(pi.distribution.log_prob(action) - old.distribution.log_prob(action))
+    printed = -np.mean(np.minimum(per_dimension * adv[:, None], np.clip(per_dimension, 0.8, 1.2) * adv[:, None]))
+    assert abs(agent.train_actor(state, action, adv, old).numpy() - printed) > 1e-3
+
+
+def test_gradient_step_follows_finite_differences():
+    """The loss falls along the step by what central differences of the NumPy loss predict."""
+    agent, (state, action, adv) = make(lr_a=1e-3), batch()
+    old_mean, old_log_std = agent.actor(state).numpy() + 0.3, agent.log_std.numpy() + 0.2
+
+    def loss(log_std):
+        mean = agent.actor(state).numpy()
+        new, old = (
+            stats.norm.logpdf(action, m, np.exp(s)).sum(1) for m, s in ((mean, log_std), (old_mean, old_log_std))
+        )
+        ratio = np.exp(new - old)
+        return -np.mean(np.minimum(ratio * adv, np.clip(ratio, 0.8, 1.2) * adv))
+
+    before, step = agent.log_std.numpy(), 1e-4
+    slope = [(loss(before + step * e) - loss(before - step * e)) / (2 * step) for e in np.eye(2)]
+    agent.train_actor(state, action, adv, shifted(agent, state))
+    moved = agent.log_std.numpy() - before
+    np.testing.assert_allclose(moved, -1e-3 * np.sign(slope), rtol=1e-3)  # Adam's first step: lr against the sign
+
+
+def test_critic_loss_is_equation_5_34():
+    agent, (state, _, returns) = make(), batch()
+    expected = np.mean((agent.critic(state).numpy()[:, 0] - returns) ** 2)
+    assert agent.train_critic(returns, state).numpy() == pytest.approx(expected, rel=1e-5)
+    assert (
+        agent.train_critic(returns[:, None], state).numpy() < expected
+    )  # the book's column of returns, one step later
+
+
+def test_discrete_clip_loss():
+    agent = PPO(3, 4, None, hidden=(8,))
+    state, _, adv = batch()
+    action = np.arange(32) % 4
+    logits = agent.actor(state).numpy()
+    old_logits = logits + np.array([0.5, 0, 0, -0.5], np.float32)
+    p, q = (np.exp(z) / np.exp(z).sum(1, keepdims=True) for z in (logits, old_logits))
+    ratio = (p / q)[np.arange(32), action]
+    expected = -np.mean(np.minimum(ratio * adv, np.clip(ratio, 0.8, 1.2) * adv))
+    loss = agent.train_actor(state, action, adv, tfd.Categorical(logits=old_logits))
+    assert loss.numpy() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("kl, factor", [(0.001, 0.5), (0.0066, 0.5), (0.0068, 1), (0.0149, 1), (0.0151, 2), (1.0, 2)])
+def test_lambda_adapts_as_in_algorithm_5_23(kl, factor):
+    agent = make("penalty", kl_target=0.01, lam=0.5)
+    agent._adapt_lam(kl)
+    assert agent.lam.numpy() == 0.5 * factor
+
+
+def test_lambda_adapts_in_training_and_reaches_the_compiled_loss():
+    """The listing calls the method 'penalty' in one place and 'kl_pen' in another: lambda never moves."""
+    agent = make("penalty", lam=0.5, a_update_epochs=1)
+    rng = np.random.default_rng(1)
+
+    def one_update():
+        for _ in range(64):
+            agent.store_transition(
+                rng.standard_normal(3), rng.standard_normal(2).astype(np.float32), rng.standard_normal()
+            )
+        agent.finish_path(np.zeros(3), True)
+        agent.update()
+
+    one_update()
+    assert agent.lam.numpy() in (0.25, 1.0)
+    agent.lam.assign(1e9)  # were lambda a constant of the compiled graph, this would change nothing
+    before = agent.pi(np.zeros((1, 3), np.float32))
+    agent.a_update_epochs = 20
+    one_update()
+    moved_little = before.kl_divergence(agent.pi(np.zeros((1, 3), np.float32))).numpy()[0]
+    agent.lam.assign(0.0)
+    one_update()
+    assert before.kl_divergence(agent.pi(np.zeros((1, 3), np.float32))).numpy()[0] > 3 * moved_little
+
+
+def test_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="kl_pen"):
+        make("kl_pen")
+
+
+def play_path(agent, rewards, done):
+    rng = np.random.default_rng(2)
+    states = rng.standard_normal((len(rewards) + 1, 3)).astype(np.float32)
+    for state, reward in zip(states, rewards, strict=False):
+        agent.store_transition(state, np.zeros(2, np.float32), reward)
+    agent.finish_path(states[-1], done)
+    return agent.critic(states).numpy()[:, 0]
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_lambda_1_gives_the_books_discounted_sum(done):
+    agent = make(gamma=0.9, gae_lambda=1.0, reward_scale=1.0)
+    value = play_path(agent, [1.0, -2.0, 0.5], done)
+    tail = 0.0 if done else value[3]
+    expected = [1 + 0.9 * (-2 + 0.9 * (0.5 + 0.9 * tail)), -2 + 0.9 * (0.5 + 0.9 * tail), 0.5 + 0.9 * tail]
+    np.testing.assert_allclose(agent.cumulative_reward_buffer, expected, rtol=1e-5)
+    np.testing.assert_allclose(agent.adv_buffer, expected - value[:3], rtol=1e-4)
+
+
+def test_advantage_by_hand():
+    agent = make(gamma=0.9, gae_lambda=0.8, reward_scale=0.5)
+    v = play_path(agent, [1.0, -2.0], False)
+    delta = [0.5 + 0.9 * v[1] - v[0], -1.0 + 0.9 * v[2] - v[1]]
+    np.testing.assert_allclose(agent.adv_buffer, [delta[0] + 0.72 * delta[1], delta[1]], rtol=1e-5)
+
+
+def test_a_time_limit_is_not_an_end(constant):
+    """Reward 1 for ever is worth 1 / (1 - gamma) = 10; taken for an end, the limit would halve it."""
+    values = {}
+    for time_limit_ends in (False, True):
+        agent = PPO(2, 2, None, gamma=0.9, reward_scale=1.0, lr_c=1e-2, hidden=(8,))
+        for _ in range(250):
+            state, _ = constant.reset()
+            done = False
+            while not done:
+                agent.store_transition(state, 0, 1.0)
+                state, _, terminated, truncated, _ = constant.step(0)
+                done = terminated or truncated
+            agent.finish_path(state, truncated if time_limit_ends else terminated)
+            if len(agent.state_buffer) >= 50:
+                agent.update()
+        values[time_limit_ends] = agent.value(np.ones(2))[0]
+    assert values[False] == pytest.approx(10, abs=0.5)
+    assert values[True] < 8
+
+
+def test_stored_action_is_the_sampled_one():
+    """The listing clips first and then takes the likelihood of the clipped action under the unclipped Gaussian."""
+    agent = make()
+    agent.log_std.assign([3.0, 3.0])
+    agent._refresh()
+    actions = np.array([agent.get_action(np.zeros(3)) for _ in range(2000)])
+    assert (np.abs(actions) > BOUND).mean() > 0.5
+    np.testing.assert_allclose(actions.std(0), np.exp(3.0), rtol=0.1)
+
+
+def test_sampling_frequencies_of_discrete_actions():
+    agent = PPO(3, 3, None, hidden=(8,))
+    state = np.array([1.0, -1.0, 0.5], np.float32)
+    agent.actor.all_weights[-1].assign([0.0, 1.0, -1.0])
+    agent._refresh()
+    logits = agent.actor(state[None]).numpy()[0].astype(float)
+    counts = np.bincount([agent.get_action(state) for _ in range(6000)], minlength=3)
+    expected = 6000 * np.exp(logits) / np.exp(logits).sum()
+    assert stats.chisquare(counts, expected).pvalue > 1e-4
+    assert agent.get_action(state, greedy=True) == np.argmax(logits)
+
+
+def test_update_changes_every_trainable_weight_and_acting_none():
+    agent = make()
+    state, _, reward = batch(64)
+    before = [variable.numpy() for variable in (*agent.actor_weights, *agent.critic.trainable_weights)]
+    for s, r in zip(state, reward, strict=True):
+        agent.store_transition(s, agent.get_action(s), r)
+    agent.finish_path(state[0], False)
+    after_acting = [variable.numpy() for variable in (*agent.actor_weights, *agent.critic.trainable_weights)]
+    assert all((a == b).all() for a, b in zip(before, after_acting, strict=True))
+    agent.update()
+    after = [variable.numpy() for variable in (*agent.actor_weights, *agent.critic.trainable_weights)]
+    assert all((a != b).any() for a, b in zip(before, after, strict=True))
+    np.testing.assert_allclose(agent.policy(state), agent.actor(state), rtol=1e-5, atol=1e-6)
+    assert agent.state_buffer == agent.action_buffer == agent.reward_buffer == agent.cumulative_reward_buffer == []
+
+
+@pytest.mark.parametrize("hdf5", [False, True])
+def test_save_and_load_bring_back_everything_that_acts(tmp_path, hdf5):
+    agent, other = make(seed=1), make(seed=2)
+    agent.log_std.assign([0.4, -0.6])
+    agent.save(tmp_path, hdf5)
+    other.load(tmp_path)
+    assert other.log_std.numpy().tolist() == agent.log_std.numpy().tolist()
+    np.testing.assert_array_equal(other.std, np.exp(agent.log_std.numpy()))
+    states = batch()[0]
+    np.testing.assert_array_equal(other.policy(states), agent.policy(states))
+    np.testing.assert_array_equal(other.value(states), agent.value(states))
+
+
+def run_training(tmp_path, resume=False, **settings):
+    config = Config(train=True, out=tmp_path, seed=3, batch_size=300, hidden=(16,), resume=resume, **settings)
+    env = environments.make(config.env, config.seed)
+    agent = PPO(*environments.dimensions(env), **command.keywords(config, PPO))
+    train(config, agent, env)
+    return np.concatenate([w.numpy().ravel() for w in (*agent.actor_weights, *agent.critic.all_weights)])
+
+
+def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path):
+    whole = run_training(tmp_path / "a", steps=2000)
+    again = run_training(tmp_path / "b", steps=1000)
+    assert (whole != again).any()
+    np.testing.assert_array_equal(run_training(tmp_path / "b", steps=2000, resume=True), whole)
+    np.testing.assert_array_equal(run_training(tmp_path / "c", steps=2000), whole)
+
+
+def test_the_books_own_loop_runs():
+    """The main loop of section 5.10.6, with today's signature of reset and step."""
+    env = environments.make("Pendulum-v1", 0).unwrapped
+    agent = PPO(env.observation_space.shape[0], env.action_space.shape[0], env.action_space.high)
+    before = agent.log_std.numpy().copy()
+    for _ in range(2):
+        state, _ = env.reset()
+        for _ in range(200):
+            action = agent.get_action(state)
+            state_, reward, done, _, _ = env.step(action)
+            agent.store_transition(state, action, reward)
+            state = state_
+            if len(agent.state_buffer) >= 100:
+                agent.finish_path(state_, done)
+                agent.update()
+            if done:
+                break
+        agent.finish_path(state_, done)
+    assert (agent.log_std.numpy() != before).all()  # the listing neither trains nor saves it
+
+
+def greedy_mean(agent, env_id, episodes):
+    env, total = environments.make(env_id, 999), 0.0
+    for _ in range(episodes):
+        state, _ = env.reset()
+        done = False
+        while not done:
+            state, reward, terminated, truncated, _ = env.step(agent.get_action(state, greedy=True))
+            total += reward
+            done = terminated or truncated
+    return total / episodes
+
+
+@pytest.mark.parametrize(
+    "env_id, method, at_least",
+    [("Pendulum-v1", "clip", -250), ("Pendulum-v1", "penalty", -250), ("CartPole-v1", "clip", 475)],
+)
+def test_learns(tmp_path, env_id, method, at_least):
+    config = Config(**{"env": env_id, "method": method, "out": tmp_path, **PRESETS.get(env_id, {})})
+    env = environments.make(env_id, 0)
+    agent = PPO(*environments.dimensions(env), **command.keywords(config, PPO))
+    train(config, agent, env)
+    assert greedy_mean(agent, env_id, 50) >= at_least
