@@ -87,6 +87,11 @@ class Options:
         """The weights that come with the repository."""
         return Path(inspect.getfile(type(self))).resolve().parent / "pretrained" / self.env.replace("/", "-")
 
+    def run_settings(self) -> dict:
+        """What a training run depends on: environment, seed, budget and hyperparameters."""
+        shared = {field.name for field in dataclasses.fields(Options)} - {"env", "seed", "episodes", "steps"}
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in shared}
+
     def image_file(self, suffix: str) -> Path:
         """Where a picture of this algorithm on this environment goes."""
         return self.out / "image" / f"{self.algorithm}_{self.env.replace('/', '-')}{suffix}"

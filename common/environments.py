@@ -96,11 +96,12 @@ def require_actions(env, kind: str, instead: str) -> None:
 
 
 def _make(env_id: str, render_mode: str | None):
+    rendering = {"render_mode": render_mode} if render_mode else {}  # the reader's own environment may know no modes
     try:
         with warnings.catch_warnings():  # "out of date" for CartPole-v0, which the book uses
             warnings.simplefilter("ignore")
             # gym's passive checker uses np.bool8, which NumPy 2 no longer has
-            return gym.make(env_id, render_mode=render_mode, disable_env_checker=True)
+            return gym.make(env_id, **rendering, disable_env_checker=True)
     except gym.error.DependencyNotInstalled as error:
         raise UserError(f"{env_id} needs a package that is not installed: {error}") from None
     except gym.error.Error:
@@ -111,7 +112,7 @@ def _make(env_id: str, render_mode: str | None):
         known = list(gym.envs.registry)
     else:
         try:
-            return gymnasium.make(env_id, render_mode=render_mode)
+            return gymnasium.make(env_id, **rendering)
         except gymnasium.error.DependencyNotInstalled as error:
             raise UserError(f"{env_id} needs a package that is not installed: {error}") from None
         except gymnasium.error.Error:

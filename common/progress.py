@@ -1,7 +1,6 @@
 """What a training run leaves behind: the line on the terminal, the table of episodes, the curve, the weights."""
 
 import csv
-import dataclasses
 import itertools
 import json
 import signal
@@ -90,7 +89,7 @@ class Training:
         self.agent.save(self.folder, self.config.hdf5)
         checkpoint.save(self.folder / "resume.npz", agent=self.agent, env=self.env.unwrapped.np_random)
         with replacing(self.folder / "config.json") as path:
-            path.write_text(json.dumps(dataclasses.asdict(self.config), indent=2, default=str) + "\n")
+            path.write_text(json.dumps(self.config.run_settings(), indent=2) + "\n")
         with replacing(self.folder / "episodes.csv") as path, open(path, "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["episode", "steps", "reward", "running_reward", "seconds"])
@@ -149,7 +148,7 @@ class Training:
             xlabel="environment steps", ylabel="episode reward", title=f"{self.config.algorithm}, {self.config.env}"
         )
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(loc="lower right")
         with replacing(self.config.image_file(".png")) as path:
             figure.savefig(path, dpi=100)
 

@@ -100,7 +100,7 @@ def test_train_then_test_in_another_folder(command, tmp_path):
     rewards, running = ([float(row[key]) for row in rows] for key in ("reward", "running_reward"))
     assert running[0] == rewards[0] and running[1] == pytest.approx(0.9 * rewards[0] + 0.1 * rewards[1])
     assert imageio.v3.imread(tmp_path / "image/ppo_Pendulum-v1.png").std() > 1
-    assert len(imageio.v3.imread(tmp_path / "image/ppo_Pendulum-v1.gif", index=None)) == 100
+    assert len(imageio.v3.imread(tmp_path / "image/ppo_Pendulum-v1.gif", index=None)) > 50
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

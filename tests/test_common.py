@@ -254,7 +254,7 @@ def test_gymnasium_serves_ids_that_gym_has_not(monkeypatch):
     class NoSuch(Exception):
         DependencyNotInstalled = type("DependencyNotInstalled", (Exception,), {})
 
-    def make(env_id, render_mode=None):
+    def make(env_id):
         if env_id != "OnlyThere-v0":
             raise NoSuch
         env = Echo([-1, -1], [1, 1])
