@@ -50,12 +50,8 @@ class PPO:
             raise ValueError(f"method must be 'clip' or 'penalty', not '{method}'")
         self.method, self.action_bound, self.discrete = method, action_bound, action_bound is None
         self.gamma, self.gae_lambda, self.reward_scale = gamma, gae_lambda, reward_scale
-        self.epsilon, self.kl_target = epsilon, kl_target
-        self.a_update_epochs, self.c_update_epochs, self.minibatch_size = (
-            a_update_epochs,
-            c_update_epochs,
-            minibatch_size,
-        )
+        self.epsilon, self.kl_target, self.minibatch_size = epsilon, kl_target, minibatch_size
+        self.a_update_epochs, self.c_update_epochs = a_update_epochs, c_update_epochs
         self.rng = np.random.default_rng(seed)
 
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
