@@ -1,0 +1,105 @@
+"""DDPG, section 6.2 of the book.
+
+python ddpg/main.py --train         learn Pendulum, save the weights and the curve
+python ddpg/main.py --test          play with them
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, nothing to install
+
+from common import command, environments
+from common.command import Count, Fraction, Positive
+from common.quiet import quiet
+
+
+@dataclass(frozen=True)
+class Config(command.Options):
+    """Deep deterministic policy gradient (section 6.2), by default on Pendulum-v1."""
+
+    env: str = "Pendulum-v1"
+    episodes: Count | None = 100
+    """Episodes of training."""
+    start_steps: Count = 500
+    """Steps before the first update."""
+    update_every: Count = 50
+    """Environment steps between updates, which are then as many gradient steps."""
+    gamma: Fraction = 0.98
+    """Discount of rewards."""
+    tau: Fraction = 0.01
+    """rho of Eq. (6.7) and (6.8)."""
+    lr_a: Positive = 1e-3
+    """Learning rate of the actor."""
+    lr_c: Positive = 1e-3
+    """Learning rate of the critic."""
+    batch_size: Count = 64
+    """Transitions that each gradient uses."""
+    memory_capacity: Count = 100_000
+    """Transitions that are kept."""
+    reward_scale: Positive = 0.1
+    """Rewards are multiplied by it for learning, so that values are of the order of 1."""
+    noise: Literal["gaussian", "ou"] = "gaussian"
+    """Noise of exploration: independent, or the Ornstein-Uhlenbeck process of Eq. (6.1)."""
+    ou_theta: Fraction = 0.15
+    """theta of Eq. (6.1)."""
+    var: Positive = 0.5
+    """Variance of the noise at the start, as a part of the squared action range."""
+    var_decay: Fraction = 0.9995
+    """Factor of the variance at each gradient step."""
+    batch_norm: bool = False
+    """Batch normalisation in the critic, before the action comes in."""
+    hidden: tuple[Count, ...] = (64, 64)
+    """Units of the hidden layers of all networks."""
+
+
+PRESETS: dict[str, dict] = {}
+
+
+def train(config, agent, env):
+    """Act with noise, remember every step, learn from random memories."""
+    from common.progress import Training
+
+    with Training(config, agent, env) as run:
+        while run.goes_on():
+            state, _ = env.reset()
+            episode_reward, length, done = 0.0, 0, False
+            while not done:
+                action = agent.get_action(state)
+                next_state, reward, terminated, truncated, _ = env.step(action)
+                agent.store_transition(state, action, reward, next_state, terminated)
+                state = next_state
+                episode_reward += reward
+                length += 1
+                done = terminated or truncated
+                if agent.pointer >= config.start_steps and agent.pointer % config.update_every == 0:
+                    agent.learn(config.update_every)
+            run.log(episode_reward, length)
+
+
+def test(config, agent):
+    """Play greedily with the trained weights."""
+    from common.playing import play, weights_folder
+
+    agent.load(weights_folder(config))
+    return play(config, lambda state: agent.get_action(state, greedy=True))
+
+
+def main():
+    config = command.parse(Config, PRESETS)
+    env = environments.make(config.env, config.seed, "human" if config.render else None)
+    environments.require_actions(env, "continuous", "reinforce, ac, a2c, trpo or ppo")
+    with quiet():  # TensorFlow loads only now: --help and a wrong flag are answered at once
+        from ddpg.agent import DDPG
+    state_dim, action_dim, action_range = environments.dimensions(env)
+    agent = DDPG(action_dim, state_dim, action_range, **command.keywords(config, DDPG))
+    if config.train:
+        train(config, agent, env)
+    if config.test:
+        test(config, agent)
+
+
+if __name__ == "__main__":
+    command.run(main)
