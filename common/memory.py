@@ -8,7 +8,7 @@ from common.command import UserError
 
 
 def zeros(rows: int, columns: int) -> np.ndarray:
-    """float32 [rows, columns] of zeros. Raises UserError with the size needed if this machine has not that much memory."""
+    """float32 [rows, columns] of zeros. Raises UserError with the size if this machine has not that much memory."""
     need = rows * columns * 4
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -42,7 +42,8 @@ class DDPG:
     batch_size: transitions a gradient step.  memory_capacity: transitions kept.
     reward_scale: rewards are multiplied by it, so that values are of the order of 1.
     noise: 'gaussian', or 'ou' for the Ornstein-Uhlenbeck process of Eq. (6.1), whose theta is `ou_theta`.
-    var: variance of the noise at the start, as a part of the squared action range.  var_decay: its factor a gradient step.
+    var: variance of the noise at the start, as a part of the squared action range.
+    var_decay: its factor at each gradient step.
     batch_norm: normalise the critic's first layer, before the action comes in.
     """
 
