@@ -80,6 +80,9 @@ def _restore(name: str, value, arrays: dict, path: Path, check_only: bool, owner
             array = saved(f"{name}/{i}", variable.shape)
             if not check_only:
                 variable.assign(array)
+        for member in getattr(value, "__dict__", {}).values():
+            if isinstance(member, MLP):  # a model that keeps its own NumPy copy
+                member.refresh()
     elif isinstance(value, np.random.Generator):
         state = json.loads(str(saved(name)))
         if not check_only:

@@ -15,6 +15,7 @@ class BatchNorm(tl.layers.Layer):
     def __init__(self, momentum=0.99, name=None):
         super().__init__(name)
         self.momentum = momentum
+        self.is_train = False  # TensorLayer calls a layer with made-up input while it builds a model
 
     def build(self, inputs_shape):
         shape = (inputs_shape[-1],)
