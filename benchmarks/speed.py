@@ -37,6 +37,25 @@ def peer(library, algorithm, env, steps, warmup, envs=1, **settings):
 
 
 PPO_SETTINGS = dict(n_steps=2048, batch_size=64, n_epochs=10)
+SMALL = dict(batch_size=64, learning_starts=500, train_freq=1, gradient_steps=1, policy_kwargs={"net_arch": [64, 64]})
+LARGE = dict(
+    batch_size=256, learning_starts=500, train_freq=1, gradient_steps=1, policy_kwargs={"net_arch": [256, 256]}
+)
+
+
+def off_policy(algorithm, size, settings, ours, steps, peer_steps):
+    return Row(
+        f"{algorithm}, Pendulum-v1, {size}, one update a step",
+        algorithm.lower(),
+        2000,
+        f"--episodes {steps // 200} {ours}",
+        {
+            name: peer(library, algorithm, "Pendulum-v1", peer_steps, 1000, **settings)
+            for name, library in (("Stable-Baselines3", "sb3"), ("SBX", "sbx"))
+        },
+    )
+
+
 ROWS = [
     Row(
         "PPO, CartPole-v1, 64x64, 2048 steps, 10 epochs, batch 64",
@@ -49,6 +68,10 @@ ROWS = [
             "SBX": peer("sbx", "PPO", "CartPole-v1", 20480, 4096, **PPO_SETTINGS),
         },
     ),
+    off_policy("DDPG", "64x64, batch 64", SMALL, "", 20000, 4000),
+    off_policy("TD3", "64x64, batch 64", SMALL, "", 20000, 4000),
+    off_policy("SAC", "64x64, batch 64", SMALL, "", 20000, 4000),
+    off_policy("SAC", "256x256, batch 256", LARGE, "--hidden-dim 256 --batch-size 256", 6000, 2500),
 ]
 
 
