@@ -109,6 +109,9 @@ def parse(config_class: type, presets: dict[str, dict]):
     given = _value_of("--env", sys.argv[1:]) or config_class.env
     env_id = environments.current_id(given)
     default = config_class(**{"env": env_id, **presets.get(env_id, {})})
+    limits = ("steps", "episodes")
+    if asked := [name for name in limits if _value_of(f"--{name}", sys.argv[1:])]:  # they replace the default's limits
+        default = dataclasses.replace(default, **{name: None for name in limits if name not in asked})
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -177,6 +180,8 @@ def _check(config: Options) -> None:
                 raise UserError(f"{flag} must be {limits}, not {value}")
     if not (config.train or config.test):
         raise UserError("say what to do: --train, --test or both (--help lists the flags)")
+    if not (config.steps or config.episodes):
+        raise UserError("training needs an end: give --steps or --episodes a number")
     if config.record and not config.test:
         raise UserError("--record films the test: give --test too")
     if config.record and config.record.suffix not in (".gif", ".mp4"):

@@ -136,8 +136,10 @@ class DDPG:
     def ema_update(self):
         """Move the target networks a little towards the networks, Eq. (6.7) and (6.8)."""
         for net, target in ((self.critic, self.critic_target), (self.actor, self.actor_target)):
-            for param, target_param in zip(net.all_weights, target.all_weights, strict=True):
+            for param, target_param in zip(net.trainable_weights, target.trainable_weights, strict=True):
                 target_param.assign(self.tau * param + (1 - self.tau) * target_param)
+            for average, target_average in zip(net.nontrainable_weights, target.nontrainable_weights, strict=True):
+                target_average.assign(average)  # batch normalisation's, which lag behind already
 
     @compiled
     def _learn(self, batches):

@@ -28,6 +28,7 @@ BAD_INPUT = [
     (["--train", "--env", "Nonsense-v0"], "no environment 'Nonsense-v0'"),
     (["--train", "--env", "Pendulm-v1"], "Pendulum-v1"),
     (["--train", "--env", "FrozenLake-v1"], "observations must be vectors"),
+    (["--train", "--steps", "None"], "needs an end"),
     (["--test", "--record", "film.txt"], ".gif or .mp4"),
     (["--train", "--render"], "no display"),
 ]
@@ -189,6 +190,23 @@ def test_flag_values_are_found_in_both_spellings():
     assert cli._value_of("--env", ["--train", "--env", "A-v0", "--seed", "1"]) == "A-v0"
     assert cli._value_of("--env", ["--env=A-v0", "--env", "B-v0"]) == "B-v0"
     assert cli._value_of("--env", ["--env"]) == ""
+
+
+@pytest.mark.parametrize(
+    "flags, expected",
+    [
+        ([], (None, 100)),
+        (["--steps", "7"], (7, None)),
+        (["--episodes", "7"], (None, 7)),
+        (["--steps=7", "--episodes=8"], (7, 8)),
+    ],
+)
+def test_a_limit_given_replaces_the_default_one(monkeypatch, flags, expected):
+    from ddpg.main import PRESETS, Config
+
+    monkeypatch.setattr(sys, "argv", ["main.py", "--train", *flags])
+    config = cli.parse(Config, PRESETS)
+    assert (config.steps, config.episodes) == expected
 
 
 def test_second_ctrl_c_stops_at_once(tmp_path):
