@@ -1,0 +1,181 @@
+"""REINFORCE: the class of section 5.10.2, for Algorithm 5.18."""
+
+import numpy as np
+import tensorflow as tf
+import tensorlayer as tl
+
+from common import weights
+from common.acting import MLP
+from common.compiling import compiled
+
+
+class PolicyGradient:
+    """REINFORCE with a baseline (Algorithm 5.18), for discrete actions.
+
+    state_dim: length of a state.  action_num: number of actions.
+    learning_rate, lr_c: learning rates of the policy and of the value baseline (Adam).
+    gamma: discount.  gamma_t: keep the weight gamma^t of Eq. (5.2), which the text advises to drop.
+    baseline: 'none', 'normalise' (returns of the batch to mean 0 and deviation 1) or 'value' (V(s), Eq. 5.3).
+    c_update_epochs: gradient steps of the value baseline an update.
+    reward_scale: rewards are multiplied by it, so that values are of the order of 1.
+    """
+
+    def __init__(
+        self,
+        state_dim,
+        action_num,
+        learning_rate=0.02,
+        gamma=0.99,
+        *,
+        gamma_t=False,
+        baseline="normalise",
+        lr_c=1e-2,
+        c_update_epochs=20,
+        reward_scale=0.1,
+        hidden=(32,),
+        seed=0,
+    ):
+        if baseline not in ("none", "normalise", "value"):
+            raise ValueError(f"baseline must be 'none', 'normalise' or 'value', not '{baseline}'")
+        self.gamma, self.gamma_t, self.baseline = gamma, gamma_t, baseline
+        self.reward_scale, self.c_update_epochs = reward_scale, c_update_epochs
+        self.rng = np.random.default_rng(seed)
+
+        self.actor = self._network(state_dim, hidden, action_num, gain=0.01)  # state -> logits
+        self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s), the baseline b(s)
+        self.actor_opt = tf.optimizers.Adam(learning_rate)
+        self.critic_opt = tf.optimizers.Adam(lr_c)
+        self.actor_opt.build(self.actor.trainable_weights)
+        self.critic_opt.build(self.critic.trainable_weights)
+
+        self.policy, self.value = MLP(self.actor), MLP(self.critic)
+        self.state_buffer, self.action_buffer, self.reward_buffer = [], [], []  # reward: of the open path only
+        self.return_buffer, self.time_buffer = [], []
+
+    def _network(self, state_dim, hidden, units, gain):
+        """Dense layers from state_dim to `units`; orthogonal weights learn several times faster than the default."""
+
+        def dense(layer, units, act, gain, name):
+            init = tf.initializers.Orthogonal(gain, seed=int(self.rng.integers(2**31)))
+            return tl.layers.Dense(units, act, W_init=init, name=name)(layer)
+
+        inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
+        for i, width in enumerate(hidden, 1):
+            layer = dense(layer, width, tf.nn.tanh, 2**0.5, f"hidden_{i}")
+        model = tl.models.Model(inputs, dense(layer, units, None, gain, "output"))
+        model.train()
+        return model
+
+    def train_actor(self, state, action, weight, paths):
+        """One ascent step on J of Algorithm 5.18, whose gradient is Eq. (5.3).
+
+        state: float32 [batch, state_dim].  action: int [batch].  weight: float32 [batch], the advantage, 0 in
+        padding rows.  paths: B, the number of trajectories.
+        """
+        with tf.GradientTape() as tape:
+            log_prob = -tf.nn.sparse_softmax_cross_entropy_with_logits(action, self.actor(state))
+            loss = -tf.reduce_sum(log_prob * weight) / paths
+        self.actor_opt.apply(tape.gradient(loss, self.actor.trainable_weights))
+        return loss
+
+    def train_critic(self, returns, state, mask):
+        """One gradient step of the baseline b(s) towards returns [batch]; mask: float32 [batch], 0 in padding rows."""
+        with tf.GradientTape() as tape:
+            error = tf.square(returns - self.critic(state)[:, 0])
+            loss = tf.reduce_sum(error * mask) / tf.reduce_sum(mask)
+        self.critic_opt.apply(tape.gradient(loss, self.critic.trainable_weights))
+        return loss
+
+    @compiled
+    def _update(self, states, actions, advantage, returns, mask, paths):
+        """All gradient steps of one update."""
+        actor_loss, critic_loss = self.train_actor(states, actions, advantage, paths), 0.0
+        if self.baseline == "value":
+            for _ in tf.range(self.c_update_epochs):
+                critic_loss = self.train_critic(returns, states, mask)
+        return actor_loss, critic_loss
+
+    def learn(self):
+        """One round of Algorithm 5.18 on the paths in the buffers, which it empties; an open path ends here.
+
+        Returns the discounted returns less the baseline, float [steps]. Raises FloatingPointError if a loss
+        is no longer a number.
+        """
+        self.finish_path()
+        advantage, n = self._discount_and_norm_rewards(), len(self.state_buffer)
+        paths = float(np.sum(np.array(self.time_buffer) == 0))
+        weight = advantage * self.gamma ** np.array(self.time_buffer) if self.gamma_t else advantage  # Eq. (5.2)
+        size = max(512, 1 << (n - 1).bit_length())  # few lengths, or XLA would compile for each one
+
+        def pad(x, dtype=np.float32):
+            x = np.asarray(x, dtype)
+            return np.concatenate([x, np.zeros((size - n, *x.shape[1:]), dtype)])
+
+        losses = self._update(
+            pad(self.state_buffer),
+            pad(self.action_buffer, np.int32),
+            pad(weight),
+            pad(self.return_buffer),
+            pad(np.ones(n)),
+            np.float32(paths),
+        )
+        actor_loss, critic_loss = (float(x) for x in losses)
+        if not np.isfinite(actor_loss + critic_loss):
+            raise FloatingPointError(f"the loss is {actor_loss + critic_loss}")
+        self._refresh()
+        for buffer in (self.state_buffer, self.action_buffer, self.return_buffer, self.time_buffer):
+            buffer.clear()
+        return advantage
+
+    def _refresh(self):
+        """Bring the NumPy copies that act up to date with the networks."""
+        self.policy.refresh()
+        self.value.refresh()
+
+    def _discount_and_norm_rewards(self):
+        """The returns of the buffered paths less the baseline, float [steps]: the bracket of Eq. (5.3)."""
+        self.finish_path()
+        returns = np.array(self.return_buffer, float)
+        if self.baseline == "normalise":
+            return (returns - returns.mean()) / (returns.std() + 1e-8)
+        if self.baseline == "value":
+            return returns - self.value(np.array(self.state_buffer, np.float32))[:, 0]
+        return returns
+
+    def get_action(self, s, greedy=False):
+        """An action, int, for the state s [state_dim]; greedy: the most likely one."""
+        logits = self.policy(s)  # argmax(logits + Gumbel noise) samples from softmax(logits)
+        return int(np.argmax(logits if greedy else logits + self.rng.gumbel(size=logits.shape)))
+
+    def store_transition(self, s, a, r):
+        """Remember one step of the path that is being played."""
+        self.state_buffer.append(np.array(s, np.float32))
+        self.action_buffer.append(int(a))
+        self.reward_buffer.append(float(r))
+
+    def finish_path(self, next_state=None, done=True):
+        """Close the path played since the last call: its returns from t on, the inner sum of Eq. (5.1) and (5.2).
+
+        done: whether the task ended. At a time limit it has not, and with the value baseline V(next_state)
+        stands for the rewards to come; the other baselines know no value and take the rewards that were seen.
+        """
+        if not self.reward_buffer:
+            return
+        total, returns = 0.0, []
+        if self.baseline == "value" and not done:
+            total = float(self.value(next_state)[0])
+        for reward in reversed(self.reward_buffer):
+            total = self.reward_scale * reward + self.gamma * total
+            returns.append(total)
+        self.return_buffer.extend(reversed(returns))
+        self.time_buffer.extend(range(len(returns)))
+        self.reward_buffer.clear()
+
+    def save(self, path="model/reinforce", hdf5=False):
+        """Write the policy and the value baseline to the folder `path`."""
+        weights.save(path, hdf5, actor=[self.actor], critic=[self.critic])
+
+    def load(self, path="model/reinforce"):
+        """Read what `save` wrote. Raises UserError if it is missing, damaged or of another network."""
+        weights.load(path, actor=[self.actor], critic=[self.critic])
+        self._refresh()

@@ -1,0 +1,101 @@
+"""REINFORCE, section 5.2 of the book.
+
+python reinforce/main.py --train          learn CartPole, save the weights and the curve
+python reinforce/main.py --test           play with them
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, nothing to install
+
+from common import command, environments
+from common.command import Count, Fraction, Positive
+from common.quiet import quiet
+
+
+@dataclass(frozen=True)
+class Config(command.Options):
+    """REINFORCE (section 5.2), by default on CartPole-v1."""
+
+    env: str = "CartPole-v1"
+    steps: Count | None = 150_000
+    """Environment steps, at most."""
+    solved: float | None = 495.0
+    """Stop once the running reward reaches this."""
+    batch_size: Count = 4
+    """B of Algorithm 5.18: trajectories an update."""
+    learning_rate: Positive = 0.02
+    """Learning rate of the policy."""
+    gamma: Fraction = 0.99
+    """Discount of rewards."""
+    gamma_t: bool = False
+    """Weight step t by gamma^t, as Eq. (5.2) has it and practice has not."""
+    baseline: Literal["none", "normalise", "value"] = "normalise"
+    """none: Eq. (5.2), normalise: the listing's, value: V(s) in Eq. (5.3)."""
+    lr_c: Positive = 1e-2
+    """Learning rate of the value baseline."""
+    c_update_epochs: Count = 20
+    """Gradient steps of the value baseline an update."""
+    reward_scale: Positive = 0.1
+    """Rewards are multiplied by it for learning, so that values are of the order of 1."""
+    hidden: tuple[Count, ...] = (32,)
+    """Units of the hidden layers of both networks."""
+
+
+PRESETS = {"CartPole-v0": dict(solved=195.0)}
+
+
+def train(config, agent, env):
+    """Play a batch of episodes with the current policy, update, repeat."""
+    from common.progress import Training
+
+    with Training(config, agent, env) as run:
+        while run.goes_on() and not is_solved(config, run):
+            state, _ = env.reset()
+            episode_reward, length, done = 0.0, 0, False
+            while not done:
+                action = agent.get_action(state)
+                next_state, reward, terminated, truncated, _ = env.step(action)
+                agent.store_transition(state, action, reward)
+                state = next_state
+                episode_reward += reward
+                length += 1
+                done = terminated or truncated
+            agent.finish_path(state, terminated)
+            if (run.episode + 1) % config.batch_size == 0:
+                agent.learn()
+            run.log(episode_reward, length)
+
+
+def is_solved(config, run):
+    """Whether the running reward of the episodes so far has reached config.solved."""
+    return config.solved is not None and bool(run.rows) and run.rows[-1][3] >= config.solved
+
+
+def test(config, agent):
+    """Play greedily with the trained weights."""
+    from common.playing import play, weights_folder
+
+    agent.load(weights_folder(config))
+    return play(config, lambda state: agent.get_action(state, greedy=True))
+
+
+def main():
+    config = command.parse(Config, PRESETS)
+    env = environments.make(config.env, config.seed, "human" if config.render else None)
+    environments.require_actions(env, "discrete", instead="a2c, trpo and ppo")
+    with quiet():  # TensorFlow loads only now: --help and a wrong flag are answered at once
+        from reinforce.agent import PolicyGradient
+    state_dim, action_num, _ = environments.dimensions(env)
+    agent = PolicyGradient(state_dim, action_num, **command.keywords(config, PolicyGradient))
+    if config.train:
+        train(config, agent, env)
+    if config.test:
+        test(config, agent)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,180 @@
+"""REINFORCE: returns and gradients by independent arithmetic, baselines, and that it learns."""
+
+import numpy as np
+import pytest
+
+from common import command, environments
+from reinforce.agent import PolicyGradient
+from reinforce.main import Config, train
+
+
+def make(**settings):
+    return PolicyGradient(3, 2, **{"reward_scale": 1.0, "hidden": (8,), **settings})
+
+
+def play_path(agent, rewards, seed=0):
+    rng = np.random.default_rng(seed)
+    states = rng.standard_normal((len(rewards) + 1, 3)).astype(np.float32)
+    for state, reward in zip(states, rewards, strict=False):
+        agent.store_transition(state, rng.integers(2), reward)
+    return states
+
+
+def probabilities(agent, states):
+    logits = agent.actor(states).numpy().astype(float)
+    return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+
+
+def test_returns_by_hand():
+    agent = make(gamma=0.5, baseline="none")
+    play_path(agent, [1.0, 2.0, 4.0])
+    agent.finish_path()
+    play_path(agent, [8.0])
+    np.testing.assert_allclose(agent._discount_and_norm_rewards(), [3.0, 4.0, 4.0, 8.0])
+
+
+def test_normalised_returns_by_hand():
+    agent = make(gamma=0.5)
+    play_path(agent, [1.0, 2.0, 4.0])
+    np.testing.assert_allclose(agent._discount_and_norm_rewards(), [-2 / 2**0.5, 1 / 2**0.5, 1 / 2**0.5], atol=1e-6)
+
+
+def test_equal_returns_do_not_divide_by_zero():
+    """The printed listing divides by the deviation as it is."""
+    agent = make()
+    play_path(agent, [1.0])
+    agent.learn()
+    assert np.isfinite(agent.policy(np.zeros(3))).all()
+
+
+@pytest.mark.parametrize("gamma_t", [False, True])
+def test_loss_is_equation_5_2_over_a_batch_of_paths(gamma_t):
+    """Two paths of different lengths, padded; the loss is the sum over steps divided by the number of paths."""
+    agent = make(gamma=0.5, baseline="none", gamma_t=gamma_t)
+    first = play_path(agent, [1.0, 2.0, 4.0])
+    agent.finish_path()
+    second = play_path(agent, [8.0], seed=1)
+    states, actions = np.concatenate([first[:3], second[:1]]), np.array(agent.action_buffer)
+    pi = probabilities(agent, states)[np.arange(4), actions]
+    weight = np.array([3.0, 4.0, 4.0, 8.0]) * ([1, 0.5, 0.25, 1] if gamma_t else 1)
+    losses = []
+    step = agent._update
+    agent._update = lambda *arguments: losses.append(step(*arguments)) or losses[-1]
+    agent.learn()
+    assert losses[0][0].numpy() == pytest.approx(-np.sum(np.log(pi) * weight) / 2, rel=1e-4)
+
+
+def test_baseline_is_unbiased_as_equation_5_4_says():
+    """Monte Carlo: the score times any b(s) averages to zero; times something that knows the action it does not."""
+    agent, rng = make(), np.random.default_rng(0)
+    agent.actor.all_weights[-1].assign([0.5, -0.5])
+    agent._refresh()
+    state, n = np.array([1.0, -1.0, 0.5], np.float32), 20000
+    pi = probabilities(agent, state[None])[0]
+    actions = np.array([agent.get_action(state) for _ in range(n)])
+    score = (actions == 1) - pi[1]  # d log pi / d logit_1
+    assert abs(np.mean(score * 7.0)) < 4 * 7.0 * np.sqrt(pi[0] * pi[1] / n)
+    assert abs(np.mean(score * (7.0 + actions))) > 0.1
+    rewards = 5.0 + actions + rng.standard_normal(n)  # the baseline leaves the mean and lowers the variance: Eq. (5.5)
+    plain, based = score * rewards, score * (rewards - 5.5)
+    assert np.mean(plain) == pytest.approx(np.mean(based), abs=0.15)
+    assert based.var() < plain.var() / 5
+
+
+def test_value_baseline_is_subtracted_and_fitted():
+    agent = make(baseline="value", gamma=0.5)
+    states = play_path(agent, [1.0, 2.0, 4.0])
+    value = agent.critic(states[:3]).numpy()[:, 0]
+    np.testing.assert_allclose(agent._discount_and_norm_rewards(), [3, 4, 4] - value, rtol=1e-5)
+    for _ in range(30):
+        agent.learn()
+        play_path(agent, [1.0, 2.0, 4.0])
+    np.testing.assert_allclose(agent.value(states[:3])[:, 0], [3, 4, 4], atol=0.3)
+
+
+def test_a_time_limit_is_not_an_end():
+    agent = make(baseline="value", gamma=0.5)
+    states = play_path(agent, [1.0, 2.0])
+    tail = agent.critic(states).numpy()[2, 0]
+    agent.finish_path(states[2], False)
+    np.testing.assert_allclose(agent.return_buffer, [2 + tail / 4, 2 + tail / 2], rtol=1e-5)
+    agent.return_buffer.clear()
+    play_path(agent, [1.0, 2.0])
+    agent.finish_path(states[2], True)  # the negative control
+    np.testing.assert_allclose(agent.return_buffer, [2, 2])
+
+
+def test_episode_lengths_do_not_recompile():
+    agent = make()
+    for length in (1, 9, 77, 400):
+        play_path(agent, np.ones(length))
+        agent.learn()
+    assert agent._update.experimental_get_tracing_count() == 1
+    assert agent.state_buffer == agent.action_buffer == agent.reward_buffer == agent.return_buffer == []
+
+
+def test_unknown_baseline_is_refused():
+    with pytest.raises(ValueError, match="mean"):
+        make(baseline="mean")
+
+
+@pytest.mark.parametrize("hdf5", [False, True])
+def test_save_and_load(tmp_path, hdf5):
+    agent, other = make(seed=1), make(seed=2)
+    agent.save(tmp_path, hdf5)
+    other.load(tmp_path)
+    states = np.eye(3, dtype=np.float32)
+    np.testing.assert_array_equal(other.policy(states), agent.policy(states))
+    np.testing.assert_array_equal(other.value(states), agent.value(states))
+
+
+def test_the_books_own_loop_runs():
+    """The CartPole loop of section 5.10.2, with today's signature of reset and step."""
+    env = environments.make("CartPole-v0", 0).unwrapped
+    agent = PolicyGradient(action_num=env.action_space.n, state_dim=env.observation_space.shape[0])
+    for _ in range(3):
+        state, _ = env.reset()
+        before = agent.policy(state)
+        for _ in range(200):
+            action = agent.get_action(state)
+            next_state, reward, done, _, _ = env.step(action)
+            agent.store_transition(state, action, reward)
+            state = next_state
+            if done:
+                break
+        agent.learn()
+    assert (agent.policy(state) != before).any()
+
+
+def run_training(tmp_path, resume=False, **settings):
+    config = Config(train=True, out=tmp_path, seed=3, hidden=(16,), resume=resume, **settings)
+    env = environments.make(config.env, config.seed)
+    agent = PolicyGradient(*environments.dimensions(env)[:2], **command.keywords(config, PolicyGradient))
+    train(config, agent, env)
+    return np.concatenate([w.numpy().ravel() for w in (*agent.actor.all_weights, *agent.critic.all_weights)])
+
+
+def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path):
+    """The run is cut between two updates, with paths in the buffers."""
+    whole = run_training(tmp_path / "a", episodes=20, baseline="value")
+    again = run_training(tmp_path / "b", episodes=10, baseline="value")
+    assert (whole != again).any()
+    np.testing.assert_array_equal(run_training(tmp_path / "b", episodes=20, baseline="value", resume=True), whole)
+    np.testing.assert_array_equal(run_training(tmp_path / "c", episodes=20, baseline="value"), whole)
+
+
+@pytest.mark.parametrize("baseline, at_least", [("none", 100), ("normalise", 400), ("value", 200)])
+def test_learns(tmp_path, baseline, at_least):
+    config = Config(train=True, out=tmp_path, baseline=baseline)
+    env = environments.make(config.env, 0)
+    agent = PolicyGradient(*environments.dimensions(env)[:2], **command.keywords(config, PolicyGradient))
+    train(config, agent, env)
+    total = 0.0
+    for _ in range(20):
+        state, _ = env.reset()
+        done = False
+        while not done:
+            state, reward, terminated, truncated, _ = env.step(agent.get_action(state, greedy=True))
+            total += reward
+            done = terminated or truncated
+    assert total / 20 >= at_least
