@@ -24,6 +24,13 @@ def current_id(env_id: str) -> str:
     return SUCCESSORS.get(env_id, env_id)
 
 
+class _Float64(np.ndarray):
+    """An action that stays float64: gym's LunarLander casts it to float32, which Box2D refuses under NumPy 2."""
+
+    def astype(self, *_, **__):
+        return self
+
+
 class BoundedActions(gym.ActionWrapper):
     """Accepts any real action and gives the environment one inside its bounds.
 
@@ -39,7 +46,7 @@ class BoundedActions(gym.ActionWrapper):
         self.action_space = gym.spaces.Box(-self.bound, self.bound, dtype=np.float64)
 
     def action(self, action):
-        return np.minimum(np.maximum(action, -self.bound), self.bound) + self.centre
+        return (np.minimum(np.maximum(action, -self.bound), self.bound) + self.centre).view(_Float64)
 
 
 def has_display() -> bool:

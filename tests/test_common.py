@@ -279,6 +279,14 @@ def test_pendulum_renders_after_a_float32_action():
     assert env.render().shape == (500, 500, 3)
 
 
+@pytest.mark.parametrize("env_id", ["LunarLanderContinuous-v2", "BipedalWalker-v3"])
+def test_box2d_takes_the_actions(env_id):
+    env = environments.make(env_id, 0)
+    for _ in range(20):
+        state, *_ = env.step(np.ones(env.action_space.shape, np.float32))
+    assert np.isfinite(state).all()
+
+
 # compiling
 
 
