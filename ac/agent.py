@@ -1,0 +1,222 @@
+"""Actor-Critic: the classes of section 5.10.3, for Algorithm 5.19."""
+
+import numpy as np
+import tensorflow as tf
+import tensorlayer as tl
+
+from common import weights
+from common.acting import MLP
+from common.compiling import compiled
+
+
+def network(rng, state_dim, hidden, units, gain):
+    """Dense layers from state_dim to `units`; orthogonal weights learn several times faster than the default."""
+
+    def dense(layer, units, act, gain, name):
+        init = tf.initializers.Orthogonal(gain, seed=int(rng.integers(2**31)))
+        return tl.layers.Dense(units, act, W_init=init, name=name)(layer)
+
+    inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
+    for i, width in enumerate(hidden, 1):
+        layer = dense(layer, width, tf.nn.tanh, 2**0.5, f"hidden_{i}")
+    model = tl.models.Model(inputs, dense(layer, units, None, gain, "output"))
+    model.train()
+    return model
+
+
+class Actor:
+    """pi(a|s): logits of action_num actions from a state of length state_dim.  lr: learning rate (Adam)."""
+
+    def __init__(self, state_dim, action_num, lr=0.001, *, hidden=(64,), seed=0):
+        self.rng = np.random.default_rng(seed)
+        self.state_dim = state_dim
+        self.model = network(self.rng, state_dim, hidden, action_num, gain=0.01)
+        self.optimizer = tf.optimizers.Adam(lr)
+        self.optimizer.build(self.model.trainable_weights)
+        self.policy, self.stale = MLP(self.model), False
+
+    def learn(self, state, action, td_error):
+        """One ascent step on Eq. (5.9), (5.10): log pi(action|state) weighted by td_error.
+
+        state: float32 [state_dim] or [batch, state_dim].  action: int.  td_error: the advantage, as the critic has it.
+        """
+        self.stale = True
+        state = tf.reshape(tf.cast(state, tf.float32), [-1, self.state_dim])
+        action, td_error = tf.reshape(action, [-1]), tf.stop_gradient(tf.reshape(tf.cast(td_error, tf.float32), [-1]))
+        with tf.GradientTape() as tape:
+            log_prob = -tf.nn.sparse_softmax_cross_entropy_with_logits(action, self.model(state))
+            loss = -tf.reduce_mean(log_prob * td_error)
+        self.optimizer.apply(tape.gradient(loss, self.model.trainable_weights))
+        return loss
+
+    def get_action(self, state, greedy=False, logits=None):
+        """An action, int, for the state [state_dim]; greedy: the most likely one.
+
+        logits: the model's output for the state, where the compiled update has just given it.
+        """
+        if logits is None:
+            if self.stale:
+                self.policy.refresh()
+                self.stale = False
+            logits = self.policy(state)
+        # argmax(logits + Gumbel noise) samples from softmax(logits)
+        return int(np.argmax(logits if greedy else logits + self.rng.gumbel(size=logits.shape)))
+
+    def save(self, path="model/ac", hdf5=False):
+        """Write the actor to the folder `path`."""
+        weights.save(path, hdf5, actor=[self.model])
+
+    def load(self, path="model/ac"):
+        """Read what `save` wrote. Raises UserError if it is missing, damaged or of another network."""
+        weights.load(path, actor=[self.model])
+        self.stale = True
+
+
+class Critic:
+    """V(s), or Q(s, a) for each of action_num actions.
+
+    lr: learning rate (Adam).  gamma: discount.
+    critic: 'v', or 'q' and 'expected-q' for the targets of Eq. (5.12) and (5.13).
+    """
+
+    def __init__(self, state_dim, lr=0.01, *, gamma=0.98, critic="v", action_num=None, hidden=(64,), seed=0):
+        if critic not in ("v", "q", "expected-q"):
+            raise ValueError(f"critic must be 'v', 'q' or 'expected-q', not '{critic}'")
+        self.state_dim, self.gamma, self.kind = state_dim, gamma, critic
+        units = 1 if critic == "v" else action_num
+        self.model = network(np.random.default_rng(seed), state_dim, hidden, units, gain=1.0)
+        self.optimizer = tf.optimizers.Adam(lr)
+        self.optimizer.build(self.model.trainable_weights)
+
+    def next_value(self, state_, pi_=None, action_=None):
+        """What a target takes the next state [batch, state_dim] to be worth, float32 [batch].
+
+        pi_: float32 [batch, action_num], the policy there.  action_: int [batch], an action sampled from it.
+        """
+        output = self.model(state_)
+        if self.kind == "v":
+            return output[:, 0]
+        if self.kind == "q":
+            return tf.gather(output, action_, batch_dims=1)  # Eq. (5.12)
+        return tf.reduce_sum(pi_ * output, 1)  # Eq. (5.13)
+
+    def advantage(self, state, action, pi):
+        """Q(s, a) - sum_a pi(a|s) Q(s, a), Eq. (5.11), float32 [batch]; of a Q-critic only."""
+        q = self.model(state)
+        return tf.gather(q, action, batch_dims=1) - tf.reduce_sum(pi * q, 1)
+
+    def learn(self, state, reward, state_, done, *, action=None, pi_=None, action_=None, discount=None):
+        """One descent step on Eq. (5.7) (or 5.12, 5.13); returns the TD error before it, float32 [batch].
+
+        state, state_: float32 [state_dim] or [batch, state_dim].  reward: the one reward, or the discounted sum of L.
+        done: whether the task ended in state_ (a time limit is no end).  discount: gamma^L where L is not 1.
+        action, pi_, action_: for the Q-critics, see `next_value`.
+        """
+        state, state_ = (tf.reshape(tf.cast(s, tf.float32), [-1, self.state_dim]) for s in (state, state_))
+        reward, done = (tf.reshape(tf.cast(x, tf.float32), [-1]) for x in (reward, done))
+        discount = self.gamma if discount is None else discount
+        target = reward + discount * (1 - done) * self.next_value(state_, pi_, action_)
+        with tf.GradientTape() as tape:
+            output = self.model(state)
+            value = output[:, 0] if self.kind == "v" else tf.gather(output, action, batch_dims=1)
+            td_error = tf.stop_gradient(target) - value  # its gradient is that of -V: Eq. (5.8)
+            loss = tf.reduce_mean(tf.square(td_error)) / 2  # Eq. (5.7)
+        self.optimizer.apply(tape.gradient(loss, self.model.trainable_weights))  # Eq. (5.6): down, not up
+        return td_error
+
+    def save(self, path="model/ac", hdf5=False):
+        """Write the critic to the folder `path`."""
+        weights.save(path, hdf5, critic=[self.model])
+
+    def load(self, path="model/ac"):
+        """Read what `save` wrote. Raises UserError if it is missing, damaged or of another network."""
+        weights.load(path, critic=[self.model])
+
+
+class ActorCritic:
+    """Both of them, and Algorithm 5.19's step as one compiled call.
+
+    n_steps: L of Eq. (5.7) and (5.10).  reward_scale: rewards are multiplied by it, so that values are of order 1.
+    """
+
+    def __init__(
+        self,
+        state_dim,
+        action_num,
+        *,
+        lr_a=5e-4,
+        lr_c=2e-3,
+        gamma=0.98,
+        n_steps=16,
+        critic="v",
+        reward_scale=0.1,
+        hidden=(64,),
+        seed=0,
+    ):
+        self.actor = Actor(state_dim, action_num, lr_a, hidden=hidden, seed=seed)
+        settings = dict(gamma=gamma, critic=critic, action_num=action_num)
+        self.critic = Critic(state_dim, lr_c, **settings, hidden=hidden, seed=seed + 2**20)
+        self.state_dim, self.action_num = state_dim, action_num
+        self.gamma, self.n_steps, self.reward_scale = gamma, n_steps, reward_scale
+        self.rng = np.random.default_rng(seed)
+        self.state_buffer, self.action_buffer, self.reward_buffer = [], [], []  # the last L steps
+        self.logits = None  # of the state that the last update saw, until the next action
+
+    @compiled
+    def _update(self, row):
+        """One step of Algorithm 5.19; returns the logits in the newest state and the TD error.
+
+        row: float32, all inputs end to end: state, next state, action, return of L steps, discount gamma^L, done,
+        Gumbel noise [action_num] that samples A' of Eq. (5.12). One array is cheaper to hand over than seven.
+        """
+        sizes = [self.state_dim, self.state_dim, 1, 1, 1, 1, self.action_num]
+        state, state_, action, reward, discount, done, noise = tf.split(row, sizes)
+        state, state_, action = state[None], state_[None], tf.cast(action, tf.int32)
+        logits_ = self.actor.model(state_)
+        action_ = tf.argmax(logits_ + noise, 1, tf.int32)
+        if self.critic.kind != "v":
+            advantage = self.critic.advantage(state, action, tf.nn.softmax(self.actor.model(state)))
+        td_error = self.critic.learn(
+            state, reward, state_, done, action=action, pi_=tf.nn.softmax(logits_), action_=action_, discount=discount
+        )
+        self.actor.learn(state, action, td_error if self.critic.kind == "v" else advantage)
+        return self.actor.model(state_)[0], td_error[0]
+
+    def learn(self, state, action, reward, state_, done, truncated=False):
+        """Take in one step and learn from the state L steps back; at an episode's end from all that are left.
+
+        done: whether the task ended in state_: V(state_) then counts for nothing.  truncated: whether the episode was
+        cut there. Raises FloatingPointError if the TD error is no longer a number.
+        """
+        self.state_buffer.append(np.array(state, np.float32))
+        self.action_buffer.append(int(action))
+        self.reward_buffer.append(self.reward_scale * float(reward))
+        while self.state_buffer and (len(self.state_buffer) == self.n_steps or done or truncated):
+            n = len(self.reward_buffer)
+            total = sum(self.gamma**k * r for k, r in enumerate(self.reward_buffer))
+            numbers = [self.action_buffer[0], total, self.gamma**n, done]
+            noise = self.rng.gumbel(size=self.action_num)
+            row = np.concatenate([self.state_buffer[0], state_, numbers, noise]).astype(np.float32)
+            logits, td_error = self._update(row)
+            self.logits, self.actor.stale = logits.numpy(), True
+            if not np.isfinite(td_error.numpy()):
+                raise FloatingPointError(f"the TD error is {float(td_error)}")
+            for buffer in (self.state_buffer, self.action_buffer, self.reward_buffer):
+                buffer.pop(0)
+        if done or truncated:
+            self.logits = None
+
+    def get_action(self, state, greedy=False):
+        """An action, int, for the state [state_dim], which is the one that `learn` saw last if it saw any."""
+        logits, self.logits = self.logits, None
+        return self.actor.get_action(state, greedy, logits)
+
+    def save(self, path="model/ac", hdf5=False):
+        """Write actor and critic to the folder `path`."""
+        self.actor.save(path, hdf5)
+        self.critic.save(path, hdf5)
+
+    def load(self, path="model/ac"):
+        """Read what `save` wrote. Raises UserError, before any weight has changed, if something is amiss."""
+        weights.load(path, actor=[self.actor.model], critic=[self.critic.model])
+        self.actor.stale, self.logits = True, None

@@ -1,0 +1,198 @@
+"""Actor-Critic: targets and steps by independent arithmetic, Q-critics, time limits, and that it learns."""
+
+import numpy as np
+import pytest
+
+from ac.agent import Actor, ActorCritic, Critic
+from ac.main import Config, train
+from common import command, environments
+
+STATE, STATE_ = np.array([0.3, -0.2, 0.9], np.float32), np.array([-0.5, 0.4, 0.1], np.float32)
+
+
+def make(**settings):
+    return ActorCritic(3, 2, **{"n_steps": 1, "gamma": 0.5, "reward_scale": 1.0, "hidden": (8,), **settings})
+
+
+def value(critic, state):
+    return critic.model(state[None]).numpy()[0].astype(float)
+
+
+def softmax(logits):
+    return np.exp(logits) / np.exp(logits).sum()
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_td_error_by_hand(done):
+    critic = Critic(3, gamma=0.5)
+    expected = 2.0 + 0.5 * (not done) * value(critic, STATE_)[0] - value(critic, STATE)[0]
+    assert critic.learn(STATE, 2.0, STATE_, done).numpy() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("reward", [20.0, -20.0])
+def test_the_critic_steps_down_the_squared_error(reward):
+    """Algorithm 5.19 prints psi + eta grad J, which goes away from the target."""
+    critic = Critic(3, lr=1e-3, gamma=0.5)
+    before = value(critic, STATE)[0]
+    error = critic.learn(STATE, reward, STATE_, True).numpy()
+    assert (value(critic, STATE)[0] - before) * error > 0
+    assert abs(critic.learn(STATE, reward, STATE_, True).numpy()) < abs(error)
+
+
+def test_the_critic_steps_by_the_semi_gradient_of_equation_5_8():
+    """The output's bias has the gradient -td_error; that of the whole square would be (gamma - 1) td_error."""
+    critic = Critic(3, gamma=0.5)
+    seen = []
+    critic.optimizer.apply = seen.extend
+    error = critic.learn(STATE, 2.0, STATE_, False).numpy()
+    np.testing.assert_allclose(seen[-1].numpy(), -error, rtol=1e-5)
+
+
+@pytest.mark.parametrize("td_error", [1.5, -1.5])
+def test_the_actor_follows_equation_5_10(td_error):
+    actor, seen = Actor(3, 2), []
+    actor.optimizer.apply = seen.extend
+    pi = softmax(actor.model(STATE[None]).numpy()[0].astype(float))
+    loss = actor.learn(STATE, 1, td_error)
+    assert loss.numpy() == pytest.approx(-np.log(pi[1]) * td_error, rel=1e-4)
+    np.testing.assert_allclose(seen[-1].numpy(), -td_error * (np.array([0, 1]) - pi), rtol=1e-4)
+
+
+def rows_of(agent, rewards, end):
+    """The inputs of the compiled updates in an episode with these rewards, split into their parts."""
+    rows, update = [], agent._update
+    agent._update = lambda row: rows.append(row) or update(row)
+    states = np.arange(len(rewards) + 1)[:, None] * np.ones(3, np.float32)
+    for i, reward in enumerate(rewards):
+        last = i == len(rewards) - 1
+        agent.learn(states[i], i % 2, reward, states[i + 1], last and end == "done", last and end == "cut")
+    return [(row[0], row[3], *row[6:10]) for row in rows]  # state, next state, action, return, discount, done
+
+
+@pytest.mark.parametrize("end, done", [("done", 1), ("cut", 0)])
+def test_n_step_returns_by_hand(end, done):
+    agent = make(n_steps=2)
+    assert rows_of(agent, [1.0, 2.0, 4.0], end) == [
+        (0, 2, 0, 2.0, 0.25, 0),
+        (1, 3, 1, 4.0, 0.25, done),
+        (2, 3, 0, 4.0, 0.5, done),
+    ]
+    assert agent.state_buffer == agent.reward_buffer == []
+
+
+def test_one_step_is_the_td_error_of_algorithm_5_19():
+    assert rows_of(make(), [1.0, 2.0], "done") == [(0, 1, 0, 1.0, 0.5, 0), (1, 2, 1, 2.0, 0.5, 1)]
+
+
+def test_q_target_takes_the_sampled_action_and_expected_q_the_mean():
+    pi = np.array([[0.25, 0.75]], np.float32)
+    for kind, weight in (("q", [0, 1]), ("expected-q", pi[0])):
+        critic = Critic(3, gamma=0.5, critic=kind, action_num=2)
+        expected = 2.0 + 0.5 * value(critic, STATE_) @ weight - value(critic, STATE)[0]
+        error = critic.learn(STATE, 2.0, STATE_, False, action=[0], pi_=pi, action_=[1])
+        assert error.numpy() == pytest.approx(expected, rel=1e-4)
+
+
+def test_q_advantage_is_equation_5_11():
+    critic, pi = Critic(3, critic="q", action_num=2), np.array([[0.25, 0.75]], np.float32)
+    q = value(critic, STATE)
+    assert critic.advantage(STATE[None], [1], pi).numpy() == pytest.approx(q[1] - 0.25 * q[0] - 0.75 * q[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("critic", ["v", "q", "expected-q"])
+def test_the_compiled_step_is_the_two_learns_and_gives_the_next_logits(critic):
+    agent, alone = make(critic=critic), make(critic=critic)
+    agent.learn(STATE, 1, 2.0, STATE_, False)
+    pi, pi_ = (softmax(alone.actor.model(s[None]).numpy()[0])[None] for s in (STATE, STATE_))
+    action_ = [int(np.argmax(np.log(pi_[0]) + alone.rng.gumbel(size=2)))]
+    advantage = None if critic == "v" else alone.critic.advantage(STATE[None], [1], pi)
+    td_error = alone.critic.learn(STATE, 2.0, STATE_, False, action=[1], pi_=pi_, action_=action_)
+    alone.actor.learn(STATE, 1, td_error if critic == "v" else advantage)
+    for ours, theirs in ((agent.actor, alone.actor), (agent.critic, alone.critic)):
+        np.testing.assert_allclose(ours.model(STATE[None]), theirs.model(STATE[None]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(agent.logits, alone.actor.model(STATE_[None])[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("critic", ["v", "q", "expected-q"])
+def test_a_time_limit_is_not_an_end(constant, critic):
+    """Reward 1 for ever is worth 1 / (1 - gamma) = 5; taken for an end, the limit lowers it."""
+    values = {}
+    for time_limit_ends in (False, True):
+        agent = ActorCritic(2, 2, n_steps=1, gamma=0.8, critic=critic, reward_scale=1.0, lr_c=1e-2, hidden=(8,))
+        for _ in range(60):
+            state, _ = constant.reset()
+            done = False
+            while not done:
+                action = agent.get_action(state)
+                state_, reward, terminated, truncated, _ = constant.step(action)
+                agent.learn(state, action, reward, state_, truncated if time_limit_ends else terminated, truncated)
+                state, done = state_, terminated or truncated
+        values[time_limit_ends] = value(agent.critic, np.ones(2, np.float32)).mean()
+    assert values[False] == pytest.approx(5, abs=0.3)
+    assert values[True] < 4.5
+
+
+def test_the_books_own_loop_runs():
+    """The main loop of section 5.10.3, with today's signature of reset and step, its -20 at the end included."""
+    env = environments.make("CartPole-v0", 0).unwrapped
+    actor = Actor(state_dim=env.observation_space.shape[0], action_num=env.action_space.n, lr=0.001)
+    critic = Critic(state_dim=env.observation_space.shape[0], lr=0.01)
+    start, _ = env.reset()
+    before = actor.policy(start)
+    for _ in range(2):
+        state, _ = env.reset()
+        state = state.astype(np.float32)
+        for _ in range(10):
+            action = actor.get_action(state)
+            state_new, reward, done, _, _ = env.step(action)
+            state_new = state_new.astype(np.float32)
+            if done:
+                reward = -20
+            td_error = critic.learn(state, reward, state_new, done)
+            actor.learn(state, action, td_error)
+            state = state_new
+            if done:
+                break
+    actor.get_action(start)
+    assert (actor.policy(start) != before).any()
+
+
+def test_unknown_critic_is_refused():
+    with pytest.raises(ValueError, match="sarsa"):
+        make(critic="sarsa")
+
+
+@pytest.mark.parametrize("hdf5", [False, True])
+def test_save_and_load(tmp_path, hdf5):
+    agent, other = make(seed=1), make(seed=2)
+    agent.save(tmp_path, hdf5)
+    other.load(tmp_path)
+    other.get_action(STATE)
+    np.testing.assert_array_equal(other.actor.policy(STATE), agent.actor.policy(STATE))
+    np.testing.assert_array_equal(value(other.critic, STATE), value(agent.critic, STATE))
+
+
+def run_training(tmp_path, resume=False, **settings):
+    config = Config(train=True, out=tmp_path, seed=3, hidden=(16,), resume=resume, **settings)
+    env = environments.make(config.env, config.seed)
+    agent = ActorCritic(*environments.dimensions(env)[:2], **command.keywords(config, ActorCritic))
+    train(config, agent, env)
+    rewards = np.loadtxt(config.model_folder / "episodes.csv", delimiter=",", skiprows=1)[:, 1:3]
+    return np.concatenate(
+        [w.numpy().ravel() for w in (*agent.actor.model.all_weights, *agent.critic.model.all_weights)]
+    ), rewards
+
+
+def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path):
+    whole, table = run_training(tmp_path / "a", episodes=10, n_steps=3)
+    again, _ = run_training(tmp_path / "b", episodes=5, n_steps=3)
+    assert (whole != again).any()
+    np.testing.assert_array_equal(run_training(tmp_path / "b", episodes=10, n_steps=3, resume=True)[0], whole)
+    np.testing.assert_array_equal(run_training(tmp_path / "c", episodes=10, n_steps=3)[0], whole)
+    steps, reward = table.T  # the environment's own reward: 1 a step, without the listing's -20
+    np.testing.assert_array_equal(np.diff(steps, prepend=0), reward)
+
+
+def test_learns(tmp_path):
+    _, table = run_training(tmp_path, steps=30_000)
+    assert table[-10:, 1].mean() > 100  # a random policy holds the pole for about 20 steps
