@@ -1,0 +1,286 @@
+"""Trust region policy optimisation: the classes of section 5.10.5, for Algorithm 5.22."""
+
+import numpy as np
+import scipy.signal
+import tensorflow as tf
+import tensorlayer as tl
+from tensorflow_probability import distributions as tfd
+
+from common import weights
+from common.acting import MLP
+from common.compiling import compiled
+
+
+class GAE_Buffer:
+    """The steps of one batch, with generalised advantage estimates.
+
+    obs_dim, act_dim: lengths of a state and of the policy's output (mean or logits).  size: steps in a batch.
+    gamma, lam: discount, and decay of the advantage estimate.  discrete: whether an action is one number.
+    """
+
+    def __init__(self, obs_dim, act_dim, size, gamma=0.99, lam=0.95, discrete=False):
+        self.obs_buf = np.zeros((size, obs_dim), np.float32)
+        self.act_buf = np.zeros(size, np.int32) if discrete else np.zeros((size, act_dim), np.float32)
+        self.adv_buf, self.rew_buf, self.ret_buf, self.val_buf, self.logp_buf = np.zeros((5, size), np.float32)
+        self.mean_buf, self.log_std_buf = np.zeros((2, size, act_dim), np.float32)
+        self.gamma, self.lam = gamma, lam
+        self.ptr, self.path_start_idx, self.max_size = 0, 0, size
+
+    def store(self, obs, act, rew, val, logp, mean, log_std):
+        """Remember one step. Raises IndexError when the buffer is full."""
+        i = self.ptr
+        self.obs_buf[i], self.act_buf[i], self.rew_buf[i], self.val_buf[i] = obs, act, rew, val
+        self.logp_buf[i], self.mean_buf[i], self.log_std_buf[i] = logp, mean, log_std
+        self.ptr += 1
+
+    def finish_path(self, last_val=0):
+        """Close the path since the last call; last_val: value of the state after it, 0 if the task ended there."""
+        path = slice(self.path_start_idx, self.ptr)
+        rews = np.append(self.rew_buf[path], last_val)
+        vals = np.append(self.val_buf[path], last_val)
+        deltas = rews[:-1] + self.gamma * vals[1:] - vals[:-1]
+        self.adv_buf[path] = self._discount_cumsum(deltas, self.gamma * self.lam)  # A of Algorithm 5.22
+        self.ret_buf[path] = self._discount_cumsum(rews, self.gamma)[:-1]  # G of Algorithm 5.22
+        self.path_start_idx = self.ptr
+
+    def _discount_cumsum(self, x, discount):
+        """y_t = x_t + discount * y_{t+1}."""
+        return scipy.signal.lfilter([1], [1, -discount], x[::-1])[::-1]
+
+    def is_full(self):
+        """Whether `size` steps are stored."""
+        return self.ptr == self.max_size
+
+    def get(self):
+        """states, actions, normalised advantages, returns, log-probabilities, means, log-stds; empties the buffer."""
+        self.ptr, self.path_start_idx = 0, 0
+        adv = (self.adv_buf - self.adv_buf.mean()) / (self.adv_buf.std() + 1e-8)
+        return [self.obs_buf, self.act_buf, adv, self.ret_buf, self.logp_buf, self.mean_buf, self.log_std_buf]
+
+
+class TRPO:
+    """TRPO (Algorithm 5.22), for continuous or discrete actions.
+
+    state_dim: length of a state.
+    action_dim: length of an action, or the number of actions if they are discrete.
+    action_bound: float32 [action_dim], the largest action; None for discrete actions.
+    batch_size: steps between two updates.
+    gamma, gae_lambda: discount, and the decay of the advantage estimate.
+    delta: the largest mean KL divergence of Eq. (5.26).
+    cg_iters, damping: steps of the conjugate gradient, and what is added to the diagonal of H.
+    backtrack_iters, backtrack_coeff: K and alpha of Algorithm 5.22.
+    lr_c, c_update_epochs, minibatch_size: value fit of Eq. (5.34), by Adam.
+    """
+
+    def __init__(
+        self,
+        state_dim,
+        action_dim,
+        action_bound,
+        *,
+        batch_size=2048,
+        gamma=0.95,
+        gae_lambda=0.95,
+        delta=0.02,
+        cg_iters=10,
+        damping=0.1,
+        backtrack_iters=10,
+        backtrack_coeff=0.8,
+        lr_c=1e-3,
+        c_update_epochs=10,
+        minibatch_size=64,
+        hidden=(64, 64),
+        seed=0,
+    ):
+        self.action_bound, self.discrete = action_bound, action_bound is None
+        self.gamma, self.gae_lambda = gamma, gae_lambda
+        self.delta, self.cg_iters, self.damping = delta, cg_iters, damping
+        self.backtrack_iters, self.backtrack_coeff = backtrack_iters, backtrack_coeff
+        self.c_update_epochs, self.minibatch_size = c_update_epochs, minibatch_size
+        self.rng = np.random.default_rng(seed)
+
+        self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
+        # state -> logits, or mean of a Gaussian; without the book's tanh, which learns slowly near the bounds
+        self.actor = self._network(state_dim, hidden, action_dim, gain=0.01, scale=action_bound)
+        self.log_std = tf.Variable(tf.zeros(0 if self.discrete else action_dim), name="log_std")
+        self.actor_weights = [*self.actor.trainable_weights, *([] if self.discrete else [self.log_std])]
+
+        self.critic_opt = tf.optimizers.Adam(lr_c)
+        self.critic_opt.build(self.critic.trainable_weights)
+
+        self.policy, self.value = MLP(self.actor), MLP(self.critic)
+        self._refresh()
+        self.buf = GAE_Buffer(state_dim, action_dim, batch_size, gamma, gae_lambda, self.discrete)
+
+    def _network(self, state_dim, hidden, units, gain, scale=None):
+        """Dense layers from state_dim to `units`; orthogonal weights learn several times faster than the default."""
+
+        def dense(layer, units, act, gain, name):
+            init = tf.initializers.Orthogonal(gain, seed=int(self.rng.integers(2**31)))
+            return tl.layers.Dense(units, act, W_init=init, name=name)(layer)
+
+        inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
+        for i, width in enumerate(hidden, 1):
+            layer = dense(layer, width, tf.nn.tanh, 2**0.5, f"hidden_{i}")
+        layer = dense(layer, units, None, gain, "output")
+        if scale is not None:
+            layer = tl.layers.Lambda(lambda x: x * scale, name="scale")(layer)
+        model = tl.models.Model(inputs, layer)
+        model.train()
+        return model
+
+    def distribution(self, output, log_std):
+        """pi(.|s) from the actor's output [batch, action_dim]: one joint likelihood for all dimensions."""
+        if self.discrete:
+            return tfd.Categorical(logits=output)
+        return tfd.Independent(tfd.Normal(output, tf.exp(log_std)), 1)
+
+    def pi(self, state):
+        """The current policy at state [batch, state_dim], as a distribution over actions."""
+        return self.distribution(self.actor(state), self.log_std)
+
+    def pi_loss(self, states, actions, adv, old_log_prob):
+        """Minus the surrogate of Eq. (5.26): states [batch, state_dim], adv and old_log_prob [batch]."""
+        ratio = tf.exp(self.pi(states).log_prob(actions) - old_log_prob)
+        return -tf.reduce_mean(ratio * adv)
+
+    def gradient(self, states, actions, adv, old_log_prob):
+        """(-g, loss): the flat gradient of `pi_loss`; g is Eq. (5.27), (5.28), estimated as in Eq. (5.31)."""
+        with tf.GradientTape() as tape:
+            loss = self.pi_loss(states, actions, adv, old_log_prob)
+        return self._flat_concat(tape.gradient(loss, self.actor_weights)), loss
+
+    def train_vf(self, states, rewards_to_go):
+        """One gradient step on Eq. (5.34): the values of states [batch, state_dim] towards rewards_to_go [batch]."""
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(rewards_to_go - self.critic(states)[:, 0]))
+        self.critic_opt.apply(tape.gradient(loss, self.critic.trainable_weights))
+        return loss
+
+    def kl(self, states, old_mean, old_log_std):
+        """Mean KL(pi_old || pi) over states, the constraint of Eq. (5.26)."""
+        return tf.reduce_mean(self.distribution(old_mean, old_log_std).kl_divergence(self.pi(states)))
+
+    def _flat_concat(self, xs):
+        """One vector of all tensors in xs."""
+        return tf.concat([tf.reshape(x, [-1]) for x in xs], 0)
+
+    def get_pi_params(self):
+        """The policy's parameters as one vector, log-std last."""
+        return self._flat_concat(self.actor_weights)
+
+    def set_pi_params(self, flat_params):
+        """The inverse of `get_pi_params`."""
+        parts = tf.split(flat_params, [int(np.prod(p.shape)) for p in self.actor_weights])
+        for p, part in zip(self.actor_weights, parts, strict=True):
+            p.assign(tf.reshape(part, p.shape))
+
+    def cg(self, Ax, b):
+        """x with A x = b, Eq. (5.32), by conjugate gradient from x = 0; Ax(v) gives A v."""
+        x, r, p = tf.zeros_like(b), b, b  # r = b - A x, which is b as long as x = 0
+        r_dot_old = tf.tensordot(r, r, 1)
+        for _ in tf.range(self.cg_iters):
+            z = Ax(p)
+            alpha = r_dot_old / (tf.tensordot(p, z, 1) + 1e-10)
+            x += alpha * p
+            r -= alpha * z
+            r_dot_new = tf.tensordot(r, r, 1)
+            p = r + r_dot_new / (r_dot_old + 1e-10) * p
+            r_dot_old = r_dot_new
+        return x
+
+    def hvp(self, states, old_mean, old_log_std, x):
+        """(H + damping) x, H the Hessian of the mean KL in the policy's parameters, without forming H."""
+        with tf.GradientTape() as outer:
+            with tf.GradientTape() as inner:
+                kl = self.kl(states, old_mean, old_log_std)
+            g = self._flat_concat(inner.gradient(kl, self.actor_weights))
+            g_dot_x = tf.reduce_sum(g * x)
+        return self._flat_concat(outer.gradient(g_dot_x, self.actor_weights)) + self.damping * x
+
+    def line_search(self, full_step, loss_old, states, actions, adv, old_log_prob, old_mean, old_log_std):
+        """Algorithm 5.22, Eq. (5.33): the longest step that lowers the loss and keeps KL <= delta, or none at all.
+
+        Returns (KL, loss, whether a step was taken).
+        """
+        old_params = self.get_pi_params()
+        kl, loss, accepted, size = 0.0, loss_old, False, 1.0
+        for _ in tf.range(self.backtrack_iters):
+            self.set_pi_params(old_params + size * full_step)
+            kl = self.kl(states, old_mean, old_log_std)
+            loss = self.pi_loss(states, actions, adv, old_log_prob)
+            accepted = kl <= self.delta and loss < loss_old
+            if accepted:
+                break
+            size *= self.backtrack_coeff
+        if not accepted:
+            self.set_pi_params(old_params)
+            kl, loss = 0.0, loss_old
+        return kl, loss, accepted
+
+    @compiled
+    def _update(self, states, actions, adv, returns, old_log_prob, old_mean, old_log_std, critic_batches):
+        """One step of the policy, then the value fit; critic_batches: int32 [steps, minibatch_size]."""
+        g, loss_old = self.gradient(states, actions, adv, old_log_prob)
+        x = self.cg(lambda v: self.hvp(states, old_mean, old_log_std, v), -g)  # Eq. (5.32)
+        curvature = tf.tensordot(x, self.hvp(states, old_mean, old_log_std, x), 1)
+        full_step = tf.sqrt(2 * self.delta / (curvature + 1e-10)) * x  # Eq. (5.30), the solution of Eq. (5.29)
+        search = self.line_search(full_step, loss_old, states, actions, adv, old_log_prob, old_mean, old_log_std)
+        critic_loss = 0.0
+        for i in tf.range(len(critic_batches)):
+            k = critic_batches[i]
+            critic_loss = self.train_vf(tf.gather(states, k), tf.gather(returns, k))
+        return loss_old, *search, critic_loss
+
+    def update(self):
+        """One round of Algorithm 5.22 on the full buffer; returns (loss before, KL, loss after, accepted).
+
+        Raises FloatingPointError if a loss is no longer a number.
+        """
+        states, actions, adv, returns, logp, mean, log_std = self.buf.get()
+        results = self._update(states, actions, adv, returns, logp, mean, log_std, self._minibatches())
+        loss_old, kl, loss, accepted, critic_loss = (float(result) for result in results)
+        if not np.isfinite(loss_old + critic_loss):
+            raise FloatingPointError(f"the loss is {loss_old + critic_loss}")
+        self._refresh()
+        return loss_old, kl, loss, bool(accepted)
+
+    def _refresh(self):
+        """Bring the NumPy copies that act up to date with the networks."""
+        self.policy.refresh()
+        self.value.refresh()
+        self.log_std_now = self.log_std.numpy()
+
+    def _minibatches(self):
+        """int32 [steps, minibatch_size]: a new shuffle of the buffer for each epoch of the value fit."""
+        n = self.buf.max_size
+        size = min(self.minibatch_size, n)
+        shuffles = [self.rng.permutation(n)[: n // size * size] for _ in range(self.c_update_epochs)]
+        return np.concatenate(shuffles).reshape(-1, size).astype(np.int32)
+
+    def get_action(self, state, greedy=False):
+        """action, value, logp, mean, log_std at the state [state_dim], as `GAE_Buffer.store` takes them.
+
+        action: float32 [action_dim], not clipped: that is the environment's part; or an int if actions are
+        discrete, and mean then holds the logits. greedy: the most likely action.
+        """
+        mean, value, log_std = self.policy(state), self.value(state)[0], self.log_std_now
+        if self.discrete:  # argmax(logits + Gumbel noise) samples from softmax(logits)
+            action = int(np.argmax(mean if greedy else mean + self.rng.gumbel(size=mean.shape)))
+            return action, value, mean[action] - np.log(np.exp(mean - mean.max()).sum()) - mean.max(), mean, 0.0
+        noise = np.zeros_like(mean) if greedy else self.rng.standard_normal(mean.shape, np.float32)
+        logp = -(0.5 * noise**2 + log_std + 0.5 * np.log(2 * np.pi)).sum()
+        return mean + np.exp(log_std) * noise, value, logp, mean, log_std
+
+    def finish_path(self, done, next_state):
+        """Close the path; done: whether the task ended there. If not, V(next_state) stands for the rewards to come."""
+        self.buf.finish_path(0.0 if done else self.value(next_state)[0])
+
+    def save(self, path="model/trpo", hdf5=False):
+        """Write actor (with log-std) and critic to the folder `path`."""
+        weights.save(path, hdf5, actor=[self.actor, self.log_std], critic=[self.critic])
+
+    def load(self, path="model/trpo"):
+        """Read what `save` wrote. Raises UserError if it is missing, damaged or of another network."""
+        weights.load(path, actor=[self.actor, self.log_std], critic=[self.critic])
+        self._refresh()

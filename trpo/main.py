@@ -1,0 +1,100 @@
+"""TRPO, section 5.7 of the book.
+
+python trpo/main.py --train          learn Pendulum, save the weights and the curve
+python trpo/main.py --test           play with them
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, nothing to install
+
+from common import command, environments
+from common.command import Count, Fraction, NotNegative, Positive
+from common.quiet import quiet
+
+
+@dataclass(frozen=True)
+class Config(command.Options):
+    """Trust region policy optimisation (section 5.7), by default on Pendulum-v1."""
+
+    env: str = "Pendulum-v1"
+    steps: Count | None = 120_000
+    """Environment steps."""
+    batch_size: Count = 2048
+    """Steps between two updates."""
+    gamma: Fraction = 0.95
+    """Discount of rewards."""
+    gae_lambda: Fraction = 0.95
+    """Decay of the advantage estimate; 1 is the sum of all rewards to come."""
+    delta: Positive = 0.02
+    """Largest mean KL divergence between the policies before and after an update, Eq. (5.26)."""
+    cg_iters: Count = 10
+    """Steps of the conjugate gradient, Eq. (5.32)."""
+    damping: NotNegative = 0.1
+    """What is added to the diagonal of H."""
+    backtrack_iters: Count = 10
+    """K of Algorithm 5.22."""
+    backtrack_coeff: Fraction = 0.8
+    """alpha of Algorithm 5.22."""
+    lr_c: Positive = 1e-3
+    """Learning rate of the critic."""
+    c_update_epochs: Count = 10
+    """Passes over the batch to fit the critic."""
+    minibatch_size: Count = 64
+    """Steps that each gradient of the critic uses."""
+    reward_scale: Positive = 0.1
+    """Rewards are multiplied by it for learning, so that values are of the order of 1."""
+    hidden: tuple[Count, ...] = (64, 64)
+    """Units of the hidden layers of both networks."""
+
+
+PRESETS = {"CartPole-v1": dict(gamma=0.98, steps=80_000)}
+
+
+def train(config, agent, env):
+    """Collect a batch with the current policy, update, repeat."""
+    from common.progress import Training
+
+    with Training(config, agent, env) as run:
+        while run.goes_on():
+            state, _ = env.reset()
+            episode_reward, length, done = 0.0, 0, False
+            while not done:
+                action, *rest = agent.get_action(state)
+                next_state, reward, terminated, truncated, _ = env.step(action)
+                agent.buf.store(state, action, reward * config.reward_scale, *rest)
+                state = next_state
+                episode_reward += reward
+                length += 1
+                done = terminated or truncated
+                if agent.buf.is_full():
+                    agent.finish_path(terminated, state)
+                    agent.update()
+            agent.finish_path(terminated, state)
+            run.log(episode_reward, length)
+
+
+def test(config, agent):
+    """Play greedily with the trained weights."""
+    from common.playing import play, weights_folder
+
+    agent.load(weights_folder(config))
+    return play(config, lambda state: agent.get_action(state, greedy=True)[0])
+
+
+def main():
+    config = command.parse(Config, PRESETS)
+    env = environments.make(config.env, config.seed, "human" if config.render else None)
+    with quiet():  # TensorFlow loads only now: --help and a wrong flag are answered at once
+        from trpo.agent import TRPO
+    agent = TRPO(*environments.dimensions(env), **command.keywords(config, TRPO))
+    if config.train:
+        train(config, agent, env)
+    if config.test:
+        test(config, agent)
+
+
+if __name__ == "__main__":
+    command.run(main)
