@@ -68,6 +68,14 @@ ROWS = [
             "SBX": peer("sbx", "PPO", "CartPole-v1", 20480, 4096, **PPO_SETTINGS),
         },
     ),
+    Row(
+        "TRPO, Pendulum-v1, 64x64, 2048 steps, sb3-contrib's defaults",
+        "trpo",
+        8192,
+        "--steps 60000 --batch-size 2048 --minibatch-size 128 --c-update-epochs 10 --cg-iters 15 --delta 0.01"
+        " --gamma 0.99",
+        {"sb3-contrib": peer("sb3-contrib", "TRPO", "Pendulum-v1", 20480, 4096)},
+    ),
     off_policy("DDPG", "64x64, batch 64", SMALL, "", 20000, 4000),
     off_policy("TD3", "64x64, batch 64", SMALL, "", 20000, 4000),
     off_policy("SAC", "64x64, batch 64", SMALL, "", 20000, 4000),

@@ -50,7 +50,7 @@ class Config(command.Options):
     """Units of the hidden layers of both networks."""
 
 
-PRESETS = {"CartPole-v1": dict(gamma=0.98, steps=80_000)}
+PRESETS = {"CartPole-v1": dict(gamma=0.98, steps=60_000)}
 
 
 def train(config, agent, env):
