@@ -22,7 +22,7 @@ class Config(command.Options):
     env: str = "Pendulum-v1"
     steps: Count | None = 120_000
     """Environment steps."""
-    batch_size: Count = 2048
+    batch_size: Count = 1024
     """Steps between two updates."""
     gamma: Fraction = 0.95
     """Discount of rewards."""
