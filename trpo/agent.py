@@ -78,7 +78,7 @@ class TRPO:
         action_dim,
         action_bound,
         *,
-        batch_size=1024,
+        batch_size=2048,
         gamma=0.95,
         gae_lambda=0.95,
         delta=0.02,

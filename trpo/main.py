@@ -20,9 +20,9 @@ class Config(command.Options):
     """Trust region policy optimisation (section 5.7), by default on Pendulum-v1."""
 
     env: str = "Pendulum-v1"
-    steps: Count | None = 120_000
+    steps: Count | None = 150_000
     """Environment steps."""
-    batch_size: Count = 1024
+    batch_size: Count = 2048
     """Steps between two updates."""
     gamma: Fraction = 0.95
     """Discount of rewards."""
