@@ -72,7 +72,7 @@ class PPO:
         self.cumulative_reward_buffer, self.adv_buffer = [], []
 
     def _network(self, state_dim, hidden, units, gain, scale=None):
-        """Dense layers from state_dim to `units`; orthogonal weights learn several times faster than the default."""
+        """Dense layers from state_dim to `units`; orthogonal weights learn faster than the default."""
 
         def dense(layer, units, act, gain, name):
             init = tf.initializers.Orthogonal(gain, seed=int(self.rng.integers(2**31)))

@@ -113,7 +113,7 @@ class TRPO:
         self.buf = GAE_Buffer(state_dim, action_dim, batch_size, gamma, gae_lambda, self.discrete)
 
     def _network(self, state_dim, hidden, units, gain, scale=None):
-        """Dense layers from state_dim to `units`; orthogonal weights learn several times faster than the default."""
+        """Dense layers from state_dim to `units`; orthogonal weights learn faster than the default."""
 
         def dense(layer, units, act, gain, name):
             init = tf.initializers.Orthogonal(gain, seed=int(self.rng.integers(2**31)))
