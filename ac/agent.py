@@ -10,7 +10,7 @@ from common.compiling import compiled
 
 
 def network(rng, state_dim, hidden, units, gain):
-    """Dense layers from state_dim to `units`; orthogonal weights learn several times faster than the default."""
+    """Dense layers from state_dim to `units`; orthogonal weights learn faster than the default."""
 
     def dense(layer, units, act, gain, name):
         init = tf.initializers.Orthogonal(gain, seed=int(rng.integers(2**31)))

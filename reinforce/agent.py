@@ -53,7 +53,7 @@ class PolicyGradient:
         self.return_buffer, self.time_buffer = [], []
 
     def _network(self, state_dim, hidden, units, gain):
-        """Dense layers from state_dim to `units`; orthogonal weights learn several times faster than the default."""
+        """Dense layers from state_dim to `units`; orthogonal weights learn faster than the default."""
 
         def dense(layer, units, act, gain, name):
             init = tf.initializers.Orthogonal(gain, seed=int(self.rng.integers(2**31)))
