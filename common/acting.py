@@ -21,13 +21,14 @@ class MLP:
         self.model = model
         self.refresh()
 
-    def refresh(self) -> None:
-        """Copy the model's weights."""
+    def refresh(self, weights: list | None = None) -> None:
+        """Copy the model's weights; weights: the same as NumPy arrays, where an update has just brought them along."""
+        values = iter(weights or [w.numpy() for w in self.model.trainable_weights])
         self.layers = []
         for layer in self.model.all_layers:
             if isinstance(layer, tl.layers.Dense):
                 act = ACTIVATIONS[layer.act and layer.act.__name__]
-                self.layers.append((layer.W.numpy(), layer.b.numpy(), act))
+                self.layers.append((next(values), next(values), act))
             elif isinstance(layer, tl.layers.Lambda):
                 self.layers.append((None, None, layer.fn))
 

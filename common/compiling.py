@@ -3,7 +3,10 @@
 import functools
 import os
 
+import numpy as np
 import tensorflow as tf
+
+DATA = (np.ndarray, np.generic)
 
 
 @functools.cache
@@ -21,6 +24,22 @@ def xla_works() -> bool:
     return True
 
 
-def compiled(function):
-    """Decorator: `tf.function` with XLA or without. The results are the same; XLA is about twice as fast."""
-    return tf.function(function, jit_compile=xla_works())
+def compiled(method):
+    """Decorator of a method: `tf.function` with XLA or without. The results are the same; XLA is about twice as fast.
+
+    Arguments: NumPy arrays and scalars are data, anything else is a constant. There is one compiled function for each
+    combination of types and shapes, kept with the object: to look it up here makes small updates about a third faster
+    than TensorFlow's own dispatch does.
+    """
+    traced = tf.function(method, jit_compile=xla_works())
+
+    @functools.wraps(method)
+    def call(self, *arguments):
+        data = [x for x in arguments if isinstance(x, DATA)]
+        key = (method.__name__, *((x.dtype, x.shape) if isinstance(x, DATA) else x for x in arguments))
+        functions = self.__dict__.setdefault("compiled_functions", {})
+        if key not in functions:
+            functions[key] = traced.__get__(self, type(self)).get_concrete_function(*arguments)
+        return functions[key](*(tf.convert_to_tensor(x) for x in data))
+
+    return call

@@ -27,8 +27,9 @@ class Training:
     steps: environment steps so far.  episode: episodes so far.
     """
 
-    def __init__(self, config: Options, agent, env):
-        self.config, self.agent, self.env = config, agent, env
+    def __init__(self, config: Options, agent, *envs):
+        self.config, self.agent = config, agent
+        self.state = {"agent": agent, **{f"env_{i}": env.unwrapped.np_random for i, env in enumerate(envs)}}
         self.folder = config.model_folder
         self.rows: list[list] = []  # episode, steps, reward, running reward, seconds
         self.steps = self.episode = 0
@@ -87,7 +88,7 @@ class Training:
     def save(self) -> None:
         """Write the weights, the table, the curve and what --resume needs."""
         self.agent.save(self.folder, self.config.hdf5)
-        checkpoint.save(self.folder / "resume.npz", agent=self.agent, env=self.env.unwrapped.np_random)
+        checkpoint.save(self.folder / "resume.npz", **self.state)
         with replacing(self.folder / "config.json") as path:
             path.write_text(json.dumps(self.config.run_settings(), indent=2) + "\n")
         with replacing(self.folder / "episodes.csv") as path, open(path, "w", newline="") as file:
@@ -132,7 +133,7 @@ class Training:
             raise UserError(f"--out: can't write to {folder} ({error.strerror})") from None
 
     def _resume(self) -> None:
-        checkpoint.load(self.folder / "resume.npz", agent=self.agent, env=self.env.unwrapped.np_random)
+        checkpoint.load(self.folder / "resume.npz", **self.state)
         with open(self.folder / "episodes.csv", newline="") as file:
             for row in itertools.islice(csv.reader(file), 1, None):
                 self.rows.append([int(row[0]), int(row[1]), *map(float, row[2:])])

@@ -31,7 +31,8 @@ def replacing(path: Path):
 def save(folder: str | Path, hdf5: bool = False, **networks: list) -> None:
     """Write each network to folder/<its keyword>.npz, or .hdf5 for `tl.files.load_hdf5_to_weights`.
 
-    networks: for each file the TensorLayer models and further tf.Variables (a log-std) that go into it.
+    networks: for each file the TensorLayer models, further tf.Variables (a log-std) and dicts of NumPy arrays
+    (statistics) that go into it.
     A file is complete or not there: it is written under another name first. The same network in the
     other format is removed, so that there is one truth. Raises OSError if the folder can't be written.
     """
@@ -43,7 +44,7 @@ def save(folder: str | Path, hdf5: bool = False, **networks: list) -> None:
             if hdf5:
                 _write_hdf5(temporary, parts)
             else:
-                np.savez(temporary, **{key: variable.numpy() for key, variable in _named(parts).items()})
+                np.savez(temporary, **_arrays(parts))
         other.unlink(missing_ok=True)
 
 
@@ -67,7 +68,10 @@ def load(folder: str | Path, **networks: list) -> None:
                 raise UserError(f"{path} holds a network of another size: {sizes}")
             assignments.append((variable, arrays[key]))
     for variable, array in assignments:
-        variable.assign(array)
+        if isinstance(variable, np.ndarray):
+            variable[...] = array
+        else:
+            variable.assign(array)
 
 
 def exist(folder: Path) -> bool:
@@ -75,10 +79,20 @@ def exist(folder: Path) -> bool:
     return any(any(folder.glob(pattern)) for pattern in ("*.npz", "*.hdf5"))
 
 
-def _named(parts: list) -> dict[str, tf.Variable]:
-    """Every weight of the models and variables in `parts` under its name, such as 'hidden_1/weights'."""
-    variables = [v for part in parts for v in (part.all_weights if isinstance(part, tl.models.Model) else [part])]
-    return {variable.name.split(":")[0]: variable for variable in variables}
+def _named(parts: list) -> dict[str, tf.Variable | np.ndarray]:
+    """Every weight of the models, variables and dicts in `parts` under its name, such as 'hidden_1/weights'."""
+    named = {}
+    for part in parts:
+        if isinstance(part, dict):
+            named.update(part)
+        else:
+            variables = part.all_weights if isinstance(part, tl.models.Model) else [part]
+            named.update({variable.name.split(":")[0]: variable for variable in variables})
+    return named
+
+
+def _arrays(parts: list) -> dict[str, np.ndarray]:
+    return {key: np.asarray(value) for key, value in _named(parts).items()}
 
 
 def _existing(folder: Path, name: str) -> Path:
@@ -104,8 +118,8 @@ def _write_hdf5(path: Path, parts: list) -> None:
         for group in (file, *(file[name] for name in file.attrs["layer_names"])):
             for key, names in group.attrs.items():
                 group.attrs[key] = np.array(list(names), "S")
-        for key, variable in _named([part for part in parts if isinstance(part, tf.Variable)]).items():
-            file.create_dataset(key, data=variable.numpy())
+        for key, array in _arrays([part for part in parts if not isinstance(part, tl.models.Model)]).items():
+            file.create_dataset(key, data=array)
 
 
 def _read_hdf5(path: Path) -> dict[str, np.ndarray]:

@@ -17,6 +17,8 @@ from conftest import ROOT
 from common import checkpoint, environments, playing, weights
 from common.acting import MLP
 from common.command import Range, UserError
+from common.compiling import compiled
+from common.normalising import Normaliser
 from common.quiet import quiet
 
 
@@ -40,6 +42,14 @@ def test_numpy_copy_equals_the_model(act):
     np.testing.assert_allclose(policy(states[0]), model(states[:1])[0], rtol=1e-5, atol=1e-5)
 
 
+def test_numpy_copy_takes_weights_that_are_at_hand():
+    model = network()
+    policy, fresh = MLP(model), [np.full(w.shape, 0.1, np.float32) for w in model.trainable_weights]
+    policy.refresh(fresh)
+    expected = 2 * (5 * 0.1 * np.tanh(0.1 * 3 + 0.1) + 0.1)
+    np.testing.assert_allclose(policy(np.ones(3)), expected, rtol=1e-6)
+
+
 def test_numpy_copy_follows_only_on_refresh():
     model, state = network(), np.ones(3, np.float32)
     policy = MLP(model)
@@ -61,6 +71,20 @@ def test_weights_round_trip_with_a_variable_beside_the_model(tmp_path, hdf5):
     weights.load(tmp_path, actor=[other, other_std])
     for a, b in zip([*model.all_weights, log_std], [*other.all_weights, other_std], strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("hdf5", [False, True])
+def test_statistics_round_trip_and_are_loaded_in_place(tmp_path, hdf5):
+    normaliser, other = Normaliser(3), Normaliser(3)
+    normaliser.update(np.random.default_rng(0).normal(3, 2, (50, 3)))
+    mean = other.mean
+    model = network()
+    weights.save(tmp_path, hdf5, actor=[model, normaliser.arrays])
+    weights.load(tmp_path, actor=[model, other.arrays])
+    np.testing.assert_array_equal(mean, normaliser.mean)
+    np.testing.assert_array_equal(other(np.ones(3)), normaliser(np.ones(3)))
+    with pytest.raises(UserError, match="another size"):
+        weights.load(tmp_path, actor=[model, Normaliser(2).arrays])
 
 
 def test_npz_needs_no_pickle_and_names_its_arrays(tmp_path):
@@ -318,6 +342,47 @@ def test_without_xla_an_update_gives_the_same_result():
         outputs.append(result.stdout.split())
     assert (outputs[0][0], outputs[1][0]) == ("False", "True")
     np.testing.assert_allclose(*([float(x) for x in words[1:]] for words in outputs), rtol=1e-3, atol=1e-4)
+
+
+def test_one_compiled_function_for_each_shape_type_and_constant():
+    class Doubler:
+        traces = 0
+
+        @compiled
+        def scale(self, x, factor):
+            self.traces += 1
+            return factor * x
+
+    doubler = Doubler()
+    for x in (np.ones(2), np.arange(2.0), np.ones(3), np.ones(2, np.float32)):
+        np.testing.assert_array_equal(doubler.scale(x, 2), 2 * x)
+    assert doubler.traces == 3
+    np.testing.assert_array_equal(doubler.scale(np.ones(2), 5), [5, 5])
+    assert doubler.traces == 4
+    assert Doubler().__dict__ == {}  # another object has functions of its own
+
+
+# normalising
+
+
+def test_statistics_are_those_of_all_states_seen():
+    states = np.random.default_rng(0).normal([0, 5, -3], [1, 2, 0.1], (1000, 3))
+    normaliser = Normaliser(3)
+    for part in np.split(states, [1, 17, 400]):
+        normaliser.update(part)
+    np.testing.assert_allclose(normaliser.mean, states.mean(0))
+    np.testing.assert_allclose(normaliser.var, states.var(0))
+    assert normaliser.count == 1000
+    scaled = normaliser(states)
+    np.testing.assert_allclose(scaled, (states - states.mean(0)) / states.std(0), rtol=1e-4, atol=1e-6)
+    assert scaled.dtype == np.float32
+    assert normaliser(states[0]).shape == (3,)
+
+
+def test_states_far_from_the_mean_are_cut_at_ten_deviations():
+    normaliser = Normaliser(1)
+    normaliser.update(np.array([[-1.0], [1.0]]))
+    np.testing.assert_allclose(normaliser(np.array([[1e9], [-1e9], [3.0]])), [[10], [-10], [3]], rtol=1e-5)
 
 
 # the rest

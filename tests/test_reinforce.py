@@ -109,7 +109,7 @@ def test_episode_lengths_do_not_recompile():
     for length in (1, 9, 77, 400):
         play_path(agent, np.ones(length))
         agent.learn()
-    assert agent._update.experimental_get_tracing_count() == 1
+    assert len(agent.compiled_functions) == 1
     assert agent.state_buffer == agent.action_buffer == agent.reward_buffer == agent.return_buffer == []
 
 

@@ -1,0 +1,31 @@
+"""Observations brought to mean 0 and deviation 1, by statistics that are saved beside the weights."""
+
+import numpy as np
+
+
+class Normaliser:
+    """Mean and variance of all states seen so far, one by one dimension.
+
+    arrays: what `weights.save` and `weights.load` take; `mean`, `var` and `count` are views of them.
+    """
+
+    def __init__(self, state_dim: int):
+        self.mean, self.var, self.count = np.zeros(state_dim), np.ones(state_dim), np.zeros(1)
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The statistics by name; loading writes into them."""
+        return {"mean": self.mean, "var": self.var, "count": self.count}
+
+    def update(self, states: np.ndarray) -> None:
+        """Take in states [n, state_dim] (Chan, Golub and LeVeque 1979, combining two samples)."""
+        n, delta = len(states), states.mean(0) - self.mean
+        total = self.count + n
+        self.mean += delta * n / total
+        self.var += (states.var(0) - self.var) * n / total + delta**2 * (n / total) * (self.count / total)
+        self.count[:] = total
+
+    def __call__(self, states: np.ndarray) -> np.ndarray:
+        """states [..., state_dim] -> float32 of the same shape, within 10 deviations of the mean."""
+        scaled = (states - self.mean) / np.sqrt(self.var + 1e-8)
+        return np.minimum(np.maximum(scaled, -10), 10).astype(np.float32)
