@@ -69,6 +69,13 @@ ROWS = [
         },
     ),
     Row(
+        "A2C, CartPole-v1, 64x64, 8 environments, 5 steps",
+        "a2c",
+        20000,
+        "--env CartPole-v1 --steps 150000 --workers 8 --n-steps 5",
+        {"Stable-Baselines3": peer("sb3", "A2C", "CartPole-v1", 60000, 10000, envs=8, n_steps=5)},
+    ),
+    Row(
         "TRPO, Pendulum-v1, 64x64, 2048 steps, sb3-contrib's defaults",
         "trpo",
         8192,

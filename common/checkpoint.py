@@ -17,11 +17,8 @@ OURS = {"common", "reinforce", "ac", "a2c", "a3c", "trpo", "ppo", "acktr", "ddpg
 
 def save(path: Path, **objects) -> None:
     """Write all that the objects hold: weights, optimisers, buffers, numbers, random generators."""
-    arrays = {}
-    for name, value in objects.items():
-        _collect(name, value, arrays)
     with replacing(path) as temporary:
-        np.savez(temporary, **arrays)
+        np.savez(temporary, **collect(**objects))
 
 
 def load(path: Path, **objects) -> None:
@@ -36,9 +33,22 @@ def load(path: Path, **objects) -> None:
         raise UserError(f"there is no training run to resume: {path} does not exist") from None
     except Exception as error:
         raise UserError(f"{path} is damaged ({error})") from None
+    restore(arrays, path, **objects)
+
+
+def collect(**objects) -> dict[str, np.ndarray]:
+    """All that the objects hold, as arrays by name."""
+    arrays = {}
+    for name, value in objects.items():
+        _collect(name, value, arrays)
+    return arrays
+
+
+def restore(arrays: dict[str, np.ndarray], origin: str | Path, **objects) -> None:
+    """Bring objects to the state that `collect` gave. Raises UserError, naming the origin, if it does not fit."""
     for check_only in (True, False):  # nothing is changed before all of it is known to fit
         for name, value in objects.items():
-            _restore(name, value, arrays, path, check_only)
+            _restore(name, value, arrays, origin, check_only)
 
 
 def _variables(value) -> list | None:
@@ -69,10 +79,10 @@ def _collect(name: str, value, arrays: dict) -> None:
             _collect(f"{name}/{key}", member, arrays)
 
 
-def _restore(name: str, value, arrays: dict, path: Path, check_only: bool, owner=None) -> None:
+def _restore(name: str, value, arrays: dict, origin: str | Path, check_only: bool, owner=None) -> None:
     def saved(key: str, shape=None) -> np.ndarray:
         if key not in arrays or (shape is not None and arrays[key].shape != tuple(shape)):
-            raise UserError(f"{path} is of a run with other settings: {key} differs")
+            raise UserError(f"{origin} is of a run with other settings: {key} differs")
         return arrays[key]
 
     if (variables := _variables(value)) is not None:
@@ -100,4 +110,4 @@ def _restore(name: str, value, arrays: dict, path: Path, check_only: bool, owner
             setattr(owner, attribute, list(arrays[name]) if isinstance(value, list) else type(value)(arrays[name]))
     else:
         for key, member in _members(value).items():
-            _restore(f"{name}/{key}", member, arrays, path, check_only, owner=value)
+            _restore(f"{name}/{key}", member, arrays, origin, check_only, owner=value)

@@ -115,7 +115,9 @@ def parse(config_class: type, presets: dict[str, dict]):
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            config = tyro.cli(config_class, default=default, config=(tyro.conf.FlagCreatePairsOff,))
+            config = tyro.cli(
+                config_class, args=_ray_here(sys.argv[1:]), default=default, config=(tyro.conf.FlagCreatePairsOff,)
+            )
     except SystemExit as stop:
         if stop.code:
             raise UserError(_one_line(complaint.getvalue())) from None
@@ -157,6 +159,11 @@ def _value_of(flag: str, arguments: list[str]) -> str:
         elif word.startswith(flag + "="):
             value = word.removeprefix(flag + "=")
     return value
+
+
+def _ray_here(arguments: list[str]) -> list[str]:
+    """`--ray` without an address means this machine."""
+    return ["--ray=local" if word == "--ray" and not _value_of(word, arguments) else word for word in arguments]
 
 
 def _one_line(box: str) -> str:

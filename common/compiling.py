@@ -33,7 +33,6 @@ def compiled(method):
     """
     traced = tf.function(method, jit_compile=xla_works())
 
-    @functools.wraps(method)
     def call(self, *arguments):
         data = [x for x in arguments if isinstance(x, DATA)]
         key = (method.__name__, *((x.dtype, x.shape) if isinstance(x, DATA) else x for x in arguments))
@@ -42,4 +41,6 @@ def compiled(method):
             functions[key] = traced.__get__(self, type(self)).get_concrete_function(*arguments)
         return functions[key](*(tf.convert_to_tensor(x) for x in data))
 
+    functools.update_wrapper(call, method)
+    del call.__wrapped__  # Ray would change the signature of what it finds there, and TensorFlow goes by signatures
     return call

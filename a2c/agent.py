@@ -1,0 +1,221 @@
+"""Synchronous advantage actor-critic: master and workers of Algorithm 5.20."""
+
+import numpy as np
+import tensorflow as tf
+import tensorlayer as tl
+from tensorflow_probability import distributions as tfd
+
+from common import weights
+from common.acting import MLP
+from common.compiling import compiled
+from common.normalising import Normaliser
+
+
+class Worker:
+    """The worker nodes of Algorithm 5.20 that share a process: W environments that act in step, as one batch."""
+
+    def __init__(self, envs):
+        self.envs = envs
+        self.states = np.array([env.reset()[0] for env in envs], np.float32)
+        self.episode_rewards, self.lengths = [0.0] * len(envs), [0] * len(envs)
+
+    def collect(self, agent, n_steps):
+        """Act for L steps in every environment; a new episode begins where one ends.
+
+        Returns states float32 [L + 1, W, state_dim], actions [L, W, ...], rewards float32 [L, W] (scaled; at a time
+        limit with the value of what was cut off), done float32 [L, W], and (reward, length) of each episode that ended.
+        """
+        W, episodes = len(self.envs), []
+        states = np.empty((n_steps + 1, *self.states.shape), np.float32)
+        rewards, done = np.empty((n_steps, W), np.float32), np.zeros((n_steps, W), np.float32)
+        states[0], actions = self.states, []
+        for t in range(n_steps):
+            actions.append(agent.get_action(states[t]))
+            for w, (env, action) in enumerate(zip(self.envs, list(actions[t]), strict=True)):
+                state, reward, terminated, truncated, _ = env.step(action)
+                rewards[t, w] = agent.reward_scale * reward
+                self.episode_rewards[w] += reward
+                self.lengths[w] += 1
+                if terminated or truncated:
+                    if not terminated:
+                        rewards[t, w] += agent.gamma * agent.get_value(state)
+                    done[t, w] = 1
+                    episodes.append((self.episode_rewards[w], self.lengths[w]))
+                    self.episode_rewards[w], self.lengths[w] = 0.0, 0
+                    state, _ = env.reset()
+                states[t + 1, w] = state
+        self.states = states[-1]
+        return states, np.array(actions), rewards, done, episodes
+
+
+class A2C:
+    """The master of Algorithm 5.20: global actor and critic, for continuous or discrete actions.
+
+    state_dim: length of a state.
+    action_dim: length of an action, or the number of actions if they are discrete.
+    action_bound: float32 [action_dim], the largest action; None for discrete actions.
+    gamma, gae_lambda: discount, and the decay of the advantage estimate (0: the book's one-step advantage).
+    lr_a, lr_c: learning rates of actor and critic (Adam).
+    entropy: weight of the policy's entropy, which keeps it exploring.
+    max_grad_norm: longer gradients are shortened to it.
+    log_std: of the Gaussian policy at the start.
+    reward_scale: rewards are multiplied by it, so that values are of the order of 1.
+    """
+
+    def __init__(
+        self,
+        state_dim,
+        action_dim,
+        action_bound,
+        *,
+        gamma=0.98,
+        gae_lambda=0.95,
+        lr_a=1e-3,
+        lr_c=2e-3,
+        entropy=0.0,
+        max_grad_norm=0.5,
+        log_std=0.0,
+        reward_scale=0.1,
+        hidden=(64, 64),
+        seed=0,
+    ):
+        self.state_dim, self.action_bound, self.discrete = state_dim, action_bound, action_bound is None
+        self.gamma, self.gae_lambda, self.reward_scale = gamma, gae_lambda, reward_scale
+        self.entropy, self.max_grad_norm = entropy, max_grad_norm
+        self.rng = np.random.default_rng(seed)
+
+        self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
+        self.actor = self._network(state_dim, hidden, action_dim, gain=0.01, scale=action_bound)  # logits, or mean
+        self.log_std = tf.Variable(tf.fill(0 if self.discrete else action_dim, float(log_std)), name="log_std")
+        self.actor_weights = [*self.actor.trainable_weights, *([] if self.discrete else [self.log_std])]
+        self.weights = [*self.critic.trainable_weights, *self.actor_weights]
+        self.normaliser = Normaliser(state_dim)
+
+        self.actor_opt = tf.optimizers.Adam(lr_a)
+        self.critic_opt = tf.optimizers.Adam(lr_c)
+        self.actor_opt.build(self.actor_weights)
+        self.critic_opt.build(self.critic.trainable_weights)
+
+        self.policy, self.value = MLP(self.actor), MLP(self.critic)
+        self._refresh()
+
+    def _network(self, state_dim, hidden, units, gain, scale=None):
+        """Dense layers from state_dim to `units`; orthogonal weights learn faster than the default."""
+
+        def dense(layer, units, act, gain, name):
+            init = tf.initializers.Orthogonal(gain, seed=int(self.rng.integers(2**31)))
+            return tl.layers.Dense(units, act, W_init=init, name=name)(layer)
+
+        inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
+        for i, width in enumerate(hidden, 1):
+            layer = dense(layer, width, tf.nn.tanh, 2**0.5, f"hidden_{i}")
+        layer = dense(layer, units, None, gain, "output")
+        if scale is not None:
+            layer = tl.layers.Lambda(lambda x: x * scale, name="scale")(layer)
+        model = tl.models.Model(inputs, layer)
+        model.train()
+        return model
+
+    def pi(self, state):
+        """The current policy at state [batch, state_dim], as a distribution over actions."""
+        if self.discrete:
+            return tfd.Categorical(logits=self.actor(state))
+        return tfd.Independent(tfd.Normal(self.actor(state), tf.exp(self.log_std)), 1)
+
+    def advantage(self, value, reward, done):
+        """Advantage of each step: for gae_lambda = 0 that of Algorithm 5.20, R_t + gamma V(S_t+1) - V(S_t).
+
+        value: float32 [L + 1, W].  reward, done: float32 [L, W].  Returns float32 [L, W].
+        """
+        adv, advs = 0.0, []
+        for t in reversed(range(reward.shape[0])):
+            delta = reward[t] + self.gamma * (1 - done[t]) * value[t + 1] - value[t]
+            adv = delta + self.gamma * self.gae_lambda * (1 - done[t]) * adv
+            advs.append(adv)
+        return tf.stack(advs[::-1])
+
+    def gradients(self, states, actions, rewards, done):
+        """(g_psi, g_theta) of Algorithm 5.20, summed over the steps of W workers; arguments: see `Worker.collect`.
+
+        g_theta is that of -J, as optimisers descend.
+        """
+        value = tf.reshape(self.critic(tf.reshape(states, [-1, self.state_dim])), states.shape[:2])
+        adv = self.advantage(value, rewards, done)
+        target = tf.reshape(adv + value[:-1], [-1])
+        adv, action = tf.reshape(adv, [-1]), tf.reshape(actions, [-1, *actions.shape[2:]])
+        state = tf.reshape(states[:-1], [-1, self.state_dim])
+        with tf.GradientTape() as tape:
+            J_psi = tf.reduce_sum(tf.square(target - self.critic(state)[:, 0]))
+        g_psi = tape.gradient(J_psi, self.critic.trainable_weights)
+        with tf.GradientTape() as tape:
+            pi = self.pi(state)
+            J_theta = tf.reduce_sum(pi.log_prob(action) * adv + self.entropy * pi.entropy())
+            loss = -J_theta
+        return g_psi, tape.gradient(loss, self.actor_weights), J_psi
+
+    @compiled
+    def _update(self, states, actions, rewards, done):
+        """One step of the master with the gradients of all workers, per step taken."""
+        g_psi, g_theta, J_psi = self.gradients(states, actions, rewards, done)
+        for optimizer, gradient in ((self.critic_opt, g_psi), (self.actor_opt, g_theta)):
+            mean = [g / tf.size(rewards, tf.float32) for g in gradient]
+            optimizer.apply(tf.clip_by_global_norm(mean, self.max_grad_norm)[0])
+        return J_psi, *map(tf.identity, self.weights)  # read here, the new weights cost next to nothing
+
+    def update(self, states, actions, rewards, done):
+        """One round of Algorithm 5.20 on what the workers have collected.
+
+        Raises FloatingPointError if a loss is no longer a number.
+        """
+        loss, *new_weights = (x.numpy() for x in self._update(self.normaliser(states), actions, rewards, done))
+        if not np.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss}")
+        self.normaliser.update(states[:-1].reshape(-1, self.state_dim))
+        self._refresh(new_weights)
+
+    def get_weights(self):
+        """What a copy of this agent needs to act: the weights, as NumPy arrays, and the statistics of the states."""
+        return [w.numpy() for w in self.weights], self.normaliser.arrays
+
+    def set_weights(self, new_weights, statistics):
+        """Act from now on as the agent whose `get_weights` this is."""
+        for name, array in self.normaliser.arrays.items():
+            array[...] = statistics[name]
+        self._refresh(new_weights)
+
+    def _refresh(self, new_weights=None):
+        """Bring the NumPy copies that act up to date with the networks."""
+        new_weights = new_weights or [w.numpy() for w in self.weights]
+        n = len(self.critic.trainable_weights)
+        self.value.refresh(new_weights[:n])
+        self.policy.refresh(new_weights[n:])
+        self.std = np.exp(self.log_std.numpy() if self.discrete else new_weights[-1])
+
+    def get_action(self, s, greedy=False):
+        """Actions for the states s [W, state_dim], float32 [W, action_dim] or int [W]; or for one state [state_dim].
+
+        greedy: the most likely one. A sampled action may lie outside the bounds: it is the environment's
+        part to clip it, so that what is stored is what was sampled.
+        """
+        output = self.policy(self.normaliser(s))
+        if self.discrete:  # argmax(logits + Gumbel noise) samples from softmax(logits)
+            return np.argmax(output if greedy else output + self.rng.gumbel(size=output.shape), -1)
+        if greedy:
+            return output
+        return output + self.std * self.rng.standard_normal(output.shape, np.float32)
+
+    def get_value(self, s):
+        """V(s) of one state [state_dim]."""
+        return float(self.value(self.normaliser(s))[0])
+
+    def save(self, path="model/a2c", hdf5=False):
+        """Write actor (with log-std and the statistics of the states) and critic to the folder `path`."""
+        weights.save(path, hdf5, **self._parts())
+
+    def load(self, path="model/a2c"):
+        """Read what `save` wrote. Raises UserError if it is missing, damaged or of another network."""
+        weights.load(path, **self._parts())
+        self._refresh()
+
+    def _parts(self):
+        return dict(actor=[self.actor, self.log_std, self.normaliser.arrays], critic=[self.critic])

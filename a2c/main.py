@@ -1,0 +1,130 @@
+"""A2C, section 5.5 of the book.
+
+python a2c/main.py --train          learn CartPole, save the weights and the curve
+python a2c/main.py --test           play with them
+python a2c/main.py --train --ray    learn with workers in processes of their own
+"""
+
+import itertools
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, nothing to install
+
+from common import command, environments
+from common.command import Count, Fraction, NotNegative, Positive
+from common.quiet import quiet
+
+
+@dataclass(frozen=True)
+class Config(command.Options):
+    """Synchronous advantage actor-critic (section 5.5), by default on CartPole-v1."""
+
+    env: str = "CartPole-v1"
+    steps: Count | None = 200_000
+    """Environment steps, of all workers together."""
+    workers: Count = 8
+    """W of Algorithm 5.20: environments that act side by side."""
+    ray: str | None = None
+    """Spread the workers over Ray actors: on this machine, or on the cluster at this address, host:port."""
+    n_steps: Count = 8
+    """L of Algorithm 5.20: steps that each worker takes between two updates."""
+    gamma: Fraction = 0.98
+    """Discount of rewards."""
+    gae_lambda: Fraction = 0.95
+    """Decay of the advantage estimate; 0 is the book's one-step advantage."""
+    lr_a: Positive = 1e-3
+    """Learning rate of the actor."""
+    lr_c: Positive = 2e-3
+    """Learning rate of the critic."""
+    entropy: NotNegative = 0.0
+    """Weight of the policy's entropy."""
+    max_grad_norm: Positive = 0.5
+    """Longer gradients are shortened to it."""
+    log_std: float = 0.0
+    """Logarithm of the Gaussian policy's deviation at the start."""
+    reward_scale: Positive = 0.1
+    """Rewards are multiplied by it for learning, so that values are of the order of 1."""
+    hidden: tuple[Count, ...] = (64, 64)
+    """Units of the hidden layers of both networks."""
+
+
+PRESETS = {"Pendulum-v1": dict(gamma=0.9, steps=800_000)}
+
+
+def train(config, agent, envs):
+    """Collect L steps from every worker, update, repeat."""
+    from a2c.agent import Worker
+    from common.progress import Training
+
+    worker = Worker(envs)
+    with Training(config, agent, *envs) as run:
+        while run.goes_on():
+            *batch, episodes = worker.collect(agent, config.n_steps)
+            agent.update(*batch)
+            for episode_reward, length in episodes:
+                run.log(episode_reward, length)
+
+
+class Node:
+    """Some of the workers in a process of their own, with a copy of the agent that acts."""
+
+    def __init__(self, config, seeds):
+        from a2c.agent import A2C, Worker
+
+        envs = [environments.make(config.env, seed) for seed in seeds]
+        settings = command.keywords(config, A2C) | dict(seed=seeds[0])
+        self.agent, self.worker = A2C(*environments.dimensions(envs[0]), **settings), Worker(envs)
+
+    def collect(self, agent_weights, n_steps):
+        """`Worker.collect` with these weights of the master."""
+        self.agent.set_weights(*agent_weights)
+        return self.worker.collect(self.agent, n_steps)
+
+
+def train_on_ray(config, agent, seeds):
+    """The same with workers in processes of their own, on one machine or many; the master waits for all of them."""
+    import numpy as np
+
+    from common import cluster
+    from common.progress import Training
+
+    with cluster.connect(config.ray, config.algorithm) as ray, Training(config, agent) as run:
+        shares = np.array_split(seeds, min(len(seeds), len(cluster.cores())))
+        nodes = cluster.actors(Node, [dict(config=config, seeds=share.tolist()) for share in shares])
+        while run.goes_on():
+            agent_weights = ray.put(agent.get_weights())
+            parts = ray.get([node.collect.remote(agent_weights, config.n_steps) for node in nodes])
+            *batch, episodes = zip(*parts, strict=True)
+            agent.update(*(np.concatenate(arrays, axis=1) for arrays in batch))
+            for episode in itertools.chain(*episodes):
+                run.log(*episode)
+
+
+def test(config, agent):
+    """Play greedily with the trained weights."""
+    from common.playing import play, weights_folder
+
+    agent.load(weights_folder(config))
+    return play(config, lambda state: agent.get_action(state, greedy=True))
+
+
+def main():
+    config = command.parse(Config, PRESETS)
+    seeds = [config.seed + 1000 * w for w in range(config.workers)]
+    modes = ["human" if config.render else None] + [None] * (config.workers - 1)
+    envs = [environments.make(config.env, *each) for each in zip(seeds, modes, strict=True)]
+    with quiet():  # TensorFlow loads only now: --help and a wrong flag are answered at once
+        from a2c.agent import A2C
+    agent = A2C(*environments.dimensions(envs[0]), **command.keywords(config, A2C))
+    if config.train and config.ray:
+        train_on_ray(config, agent, seeds)
+    elif config.train:
+        train(config, agent, envs)
+    if config.test:
+        test(config, agent)
+
+
+if __name__ == "__main__":
+    command.run(main)

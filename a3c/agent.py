@@ -1,0 +1,277 @@
+"""Asynchronous advantage actor-critic: the classes of section 5.10.4, for Algorithm 5.21."""
+
+import threading
+
+import numpy as np
+import tensorflow as tf
+import tensorlayer as tl
+from tensorflow_probability import distributions as tfd
+
+from common import checkpoint, environments, weights
+from common.acting import MLP
+from common.compiling import compiled
+from common.normalising import Normaliser
+
+
+class ACNet:
+    """Actor and critic: the global ones (the master of Algorithm 5.21) or a worker's copy of them.
+
+    scope: 'Global_Net', or the worker's name; for messages.
+    state_dim: length of a state.
+    action_dim: length of an action, or the number of actions if they are discrete.
+    action_bound: float32 [action_dim], the largest action; None for discrete actions.
+    lr_a, lr_c: learning rates of actor and critic (Adam); they fall linearly to 0 at total_steps, if that is given.
+    entropy: weight of the policy's entropy, which keeps it exploring.
+    max_grad_norm: longer gradients are shortened to it.
+    log_std, max_log_std: of the Gaussian policy, at the start and at most.
+    """
+
+    def __init__(
+        self,
+        scope,
+        state_dim,
+        action_dim,
+        action_bound,
+        *,
+        lr_a=3e-4,
+        lr_c=3e-4,
+        total_steps=None,
+        entropy=1e-3,
+        max_grad_norm=0.5,
+        log_std=-1.0,
+        max_log_std=-0.5,
+        hidden=(128, 128),
+        seed=0,
+    ):
+        self.scope, self.state_dim, self.discrete = scope, state_dim, action_bound is None
+        self.entropy, self.max_grad_norm, self.max_log_std = entropy, max_grad_norm, max_log_std
+        self.lr_a, self.lr_c, self.total_steps = lr_a, lr_c, total_steps
+        self.rng = np.random.default_rng(seed)
+
+        self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
+        self.actor = self._network(state_dim, hidden, action_dim, gain=0.01, scale=action_bound)  # logits, or mean
+        self.log_std = tf.Variable(tf.fill(0 if self.discrete else action_dim, float(log_std)), name="log_std")
+        self.actor_weights = [*self.actor.trainable_weights, *([] if self.discrete else [self.log_std])]
+        self.weights = [*self.critic.trainable_weights, *self.actor_weights]
+        self.sizes = [int(np.prod(w.shape)) for w in self.weights]
+        self.normaliser = Normaliser(state_dim)
+
+        self.actor_opt = tf.optimizers.Adam(lr_a)
+        self.critic_opt = tf.optimizers.Adam(lr_c)
+        self.actor_opt.build(self.actor_weights)
+        self.critic_opt.build(self.critic.trainable_weights)
+        self.lock = threading.RLock()  # guards the global weights, the optimisers' slots and the statistics
+        self.steps = self.updates = 0
+
+        self.policy, self.value = MLP(self.actor), MLP(self.critic)
+        self._refresh()
+
+    def _network(self, state_dim, hidden, units, gain, scale=None):
+        """Dense layers from state_dim to `units`; orthogonal weights learn faster than the default."""
+
+        def dense(layer, units, act, gain, name):
+            init = tf.initializers.Orthogonal(gain, seed=int(self.rng.integers(2**31)))
+            return tl.layers.Dense(units, act, W_init=init, name=name)(layer)
+
+        inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
+        for i, width in enumerate(hidden, 1):
+            layer = dense(layer, width, tf.nn.tanh, 2**0.5, f"hidden_{i}")
+        layer = dense(layer, units, None, gain, "output")
+        if scale is not None:
+            layer = tl.layers.Lambda(lambda x: x * scale, name="scale")(layer)
+        model = tl.models.Model(inputs, layer)
+        model.train()
+        return model
+
+    def pi(self, state):
+        """The current policy at state [batch, state_dim], as a distribution over actions."""
+        if self.discrete:
+            return tfd.Categorical(logits=self.actor(state))
+        return tfd.Independent(tfd.Normal(self.actor(state), tf.exp(self.log_std)), 1)
+
+    @compiled
+    def gradients(self, state, action, v_target):
+        """(g_psi, g_theta) of Algorithm 5.21 at this copy's weights, per step, end to end in one float32 vector.
+
+        state: float32 [L, state_dim], normalised.  action: [L, ...].  v_target: float32 [L].
+        g_theta is that of -J, as optimisers descend.
+        """
+        with tf.GradientTape() as tape:
+            td = v_target - self.critic(state)[:, 0]  # the advantage
+            loss = tf.reduce_mean(tf.square(td))
+        g_psi = tape.gradient(loss, self.critic.trainable_weights)
+        with tf.GradientTape() as tape:
+            pi = self.pi(state)
+            J = tf.reduce_mean(pi.log_prob(action) * tf.stop_gradient(td) + self.entropy * pi.entropy())
+            loss = -J
+        return self._join([*g_psi, *tape.gradient(loss, self.actor_weights)])
+
+    @compiled
+    def _apply(self, gradient, progress):
+        """The master's step, (psi, theta) after it; progress: the part of the training that is over."""
+        gradient, n = self._split(gradient), len(self.critic.trainable_weights)
+        for optimizer, lr, g in (self.critic_opt, self.lr_c, gradient[:n]), (self.actor_opt, self.lr_a, gradient[n:]):
+            optimizer.learning_rate.assign(lr * (1 - progress))
+            optimizer.apply(tf.clip_by_global_norm(g, self.max_grad_norm)[0])
+        self.log_std.assign(tf.minimum(self.log_std, self.max_log_std))
+        return self._join(self.weights)
+
+    @compiled
+    def _assign(self, flat):
+        for variable, value in zip(self.weights, self._split(flat), strict=True):
+            variable.assign(value)
+
+    def _join(self, arrays):
+        return tf.concat([tf.reshape(array, [-1]) for array in arrays], 0)
+
+    def _split(self, flat):
+        parts = zip(tf.split(flat, self.sizes), self.weights, strict=True)
+        return [tf.reshape(part, variable.shape) for part, variable in parts]
+
+    def apply_gradients(self, gradient, states):
+        """The master of Algorithm 5.21: one step of the global network with a worker's gradient.
+
+        gradient: as `gradients` gives it.  states: float32 [L, state_dim], what the worker saw.
+        """
+        with self.lock:
+            progress = min(self.steps / self.total_steps, 1.0) if self.total_steps else 0.0
+            self._refresh(self._apply(gradient, np.float32(progress)).numpy())
+            self.normaliser.update(states)
+            self.steps += len(states)
+            self.updates += 1
+
+    def get_weights(self):
+        """(psi, theta) in one float32 vector, and the statistics of the states by name."""
+        with self.lock:
+            return self.flat, {name: array.copy() for name, array in self.normaliser.arrays.items()}
+
+    def get_state(self):
+        """All that a run needs to go on, optimisers included, as arrays by name."""
+        with self.lock:
+            return checkpoint.collect(agent=self)
+
+    def set_state(self, state):
+        """Take over what another network's `get_state` gave."""
+        with self.lock:
+            checkpoint.restore(state, "the state", agent=self)
+
+    def update_global(self, buffer_s, buffer_a, buffer_v_target, globalAC):
+        """Gradients on this copy from L steps, applied to the global network.
+
+        buffer_s: float32 [L, state_dim].  buffer_a: [L, ...].  buffer_v_target: float32 [L].
+        Raises FloatingPointError if a gradient is no longer a number.
+        """
+        gradient = self.gradients(self.normaliser(buffer_s), buffer_a, buffer_v_target).numpy()
+        if not np.isfinite(gradient).all():
+            raise FloatingPointError(f"a gradient of {self.scope} is not finite")
+        globalAC.apply_gradients(gradient, buffer_s)
+
+    def pull_global(self, globalAC):
+        """Make this copy equal to the global network."""
+        flat, statistics = globalAC.get_weights()
+        self._assign(flat)
+        for name, array in self.normaliser.arrays.items():
+            array[...] = statistics[name]
+        self._refresh(flat)
+
+    def _refresh(self, flat=None):
+        """Bring the NumPy copies that act up to date with the networks; flat: all weights, where they are at hand."""
+        self.flat = np.concatenate([w.numpy().ravel() for w in self.weights]) if flat is None else flat
+        parts = np.split(self.flat, np.cumsum(self.sizes)[:-1])
+        arrays = [part.reshape(w.shape) for part, w in zip(parts, self.weights, strict=True)]
+        n = len(self.critic.trainable_weights)
+        self.value.refresh(arrays[:n])
+        self.policy.refresh(arrays[n:])
+        self.std = np.exp(self.log_std.numpy() if self.discrete else arrays[-1])
+
+    def get_action(self, s, greedy=False):
+        """An action for the state s [state_dim]: float32 [action_dim], or an int if actions are discrete.
+
+        greedy: the most likely one. A sampled action may lie outside the bounds: it is the environment's
+        part to clip it, so that what is stored is what was sampled.
+        """
+        output = self.policy(self.normaliser(s))
+        if self.discrete:  # argmax(logits + Gumbel noise) samples from softmax(logits)
+            return int(np.argmax(output if greedy else output + self.rng.gumbel(size=output.shape)))
+        if greedy:
+            return output
+        return output + self.std * self.rng.standard_normal(output.shape, np.float32)
+
+    def get_value(self, s):
+        """V(s) of the states [L, state_dim]: float32 [L]."""
+        return self.value(self.normaliser(s))[:, 0]
+
+    def save(self, path="model/a3c", hdf5=False):
+        """Write actor (with log-std and the statistics of the states) and critic to the folder `path`."""
+        weights.save(path, hdf5, **self._parts())
+
+    def load(self, path="model/a3c"):
+        """Read what `save` wrote. Raises UserError if it is missing, damaged or of another network."""
+        weights.load(path, **self._parts())
+        self._refresh()
+
+    def _parts(self):
+        return dict(actor=[self.actor, self.log_std, self.normaliser.arrays], critic=[self.critic])
+
+
+class Worker:
+    """A worker node: an environment of its own and a copy of the network that acts in it.
+
+    name: 'Worker_0', ...  env: the id of its environment.  render: show it.
+    n_steps: L of Algorithm 5.21.
+    gamma, gae_lambda: discount, and the decay of the advantage estimate (0: the one-step advantage of the algorithm).
+    reward_scale: rewards are multiplied by it, so that values are of the order of 1.
+    settings: those of `ACNet`.
+    """
+
+    def __init__(
+        self, name, env, *, render=False, n_steps=40, gamma=0.99, gae_lambda=0.95, reward_scale=0.1, seed=0, **settings
+    ):
+        self.name, self.n_steps = name, n_steps
+        self.gamma, self.gae_lambda, self.reward_scale = gamma, gae_lambda, reward_scale
+        self.env = environments.make(env, seed, "human" if render else None)
+        self.AC = ACNet(name, *environments.dimensions(self.env), seed=seed, **settings)
+
+    def work(self, globalAC, coord, report):
+        """Algorithm 5.21: pull, take L steps, give the gradients to the global network; until coord says stop.
+
+        report(reward, length) is called at each episode's end with the sum of the environment's own rewards.
+        """
+        AC = self.AC
+        state, _ = self.env.reset()
+        episode_reward, length = 0.0, 0
+        while not coord.should_stop():
+            AC.pull_global(globalAC)
+            buffer_s, buffer_a, buffer_r, buffer_done = [], [], [], []
+            for _ in range(self.n_steps):
+                action = AC.get_action(state)
+                next_state, reward, terminated, truncated, _ = self.env.step(action)
+                episode_reward += reward
+                length += 1
+                reward *= self.reward_scale
+                if truncated and not terminated:  # the value of what the time limit has cut off
+                    reward += self.gamma * AC.get_value(next_state[None])[0]
+                buffer_s.append(state)
+                buffer_a.append(action)
+                buffer_r.append(reward)
+                buffer_done.append(terminated or truncated)
+                state = next_state
+                if terminated or truncated:
+                    report(episode_reward, length)
+                    state, _ = self.env.reset()
+                    episode_reward, length = 0.0, 0
+            value = AC.get_value(np.array([*buffer_s, state], np.float32))
+            buffer_v_target = self.targets(buffer_r, buffer_done, value)
+            AC.update_global(np.array(buffer_s, np.float32), np.array(buffer_a), buffer_v_target, globalAC)
+
+    def targets(self, reward, done, value):
+        """What V(s_t) should be, float32 [L]; less V(s_t) it is the generalised advantage.
+
+        reward, done: [L], done where an episode ended.  value: float32 [L + 1], of the states and the one after them.
+        """
+        target, targets = value[-1], []
+        for t in reversed(range(len(reward))):
+            mix = (1 - self.gae_lambda) * value[t + 1] + self.gae_lambda * target
+            target = reward[t] + self.gamma * (not done[t]) * mix
+            targets.append(target)
+        return np.array(targets[::-1], np.float32)

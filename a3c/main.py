@@ -1,0 +1,145 @@
+"""A3C, section 5.6 of the book.
+
+python a3c/main.py --train          learn BipedalWalker, save the weights and the curve
+python a3c/main.py --test           play with them
+python a3c/main.py --train --ray    learn with workers in processes of their own
+"""
+
+import os
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, nothing to install
+
+from common import command, environments
+from common.command import Count, Fraction, NotNegative, Positive
+from common.quiet import quiet
+
+
+@dataclass(frozen=True)
+class Config(command.Options):
+    """Asynchronous advantage actor-critic (section 5.6), by default on BipedalWalker-v3."""
+
+    env: str = "BipedalWalker-v3"
+    steps: Count | None = 15_000_000
+    """Environment steps, of all workers together."""
+    workers: Count = os.cpu_count() or 1
+    """Threads (with --ray: processes), each with an environment of its own."""
+    ray: str | None = None
+    """Run the workers as Ray actors: on this machine, or on the cluster at this address, host:port."""
+    n_steps: Count = 40
+    """L of Algorithm 5.21: steps between two updates."""
+    gamma: Fraction = 0.99
+    """Discount of rewards."""
+    gae_lambda: Fraction = 0.95
+    """Decay of the advantage estimate; 0 is the book's one-step advantage."""
+    lr_a: Positive = 3e-4
+    """Learning rate of the actor; it falls linearly to 0 at the end of --steps."""
+    lr_c: Positive = 3e-4
+    """Learning rate of the critic; likewise."""
+    entropy: NotNegative = 1e-3
+    """Weight of the policy's entropy."""
+    max_grad_norm: Positive = 0.5
+    """Longer gradients are shortened to it."""
+    log_std: float = -1.0
+    """Logarithm of the Gaussian policy's deviation at the start."""
+    max_log_std: float = -0.5
+    """And at most."""
+    reward_scale: Positive = 0.1
+    """Rewards are multiplied by it for learning, so that values are of the order of 1."""
+    hidden: tuple[Count, ...] = (128, 128)
+    """Units of the hidden layers of both networks."""
+
+
+PRESETS = {
+    "CartPole-v1": dict(steps=200_000, gamma=0.98, lr_a=1e-3, lr_c=2e-3, hidden=(64, 64)),
+    "Pendulum-v1": dict(steps=800_000, gamma=0.9, lr_a=1e-3, lr_c=2e-3, log_std=0.0, max_log_std=0.0, hidden=(64, 64)),
+}
+
+
+def train(config, agent, workers):
+    """Start every worker in a thread of its own and wait for them."""
+    with quiet():
+        import tensorflow as tf
+    from common.progress import Training
+
+    with Training(config, agent, *(worker.env for worker in workers)) as run:
+        coord = tf.train.Coordinator()
+
+        def report(episode_reward, length):
+            with agent.lock:
+                run.log(episode_reward, length)
+                if not run.goes_on():
+                    coord.request_stop()
+
+        def job(worker):
+            with coord.stop_on_exception():
+                worker.work(agent, coord, report)
+
+        threads = [threading.Thread(target=job, args=(worker,), name=worker.name, daemon=True) for worker in workers]
+        for thread in threads:
+            thread.start()
+        try:
+            coord.join(threads)  # raises what a worker has raised
+        finally:
+            coord.request_stop()
+
+
+def train_on_ray(config, agent, net, workers):
+    """The same with the global network and every worker in a process of its own, on one machine or many.
+
+    net, workers: the arguments of `ACNet` and of each `Worker`. `agent` follows the global network, to be saved.
+    """
+    from a3c.agent import ACNet, Worker
+    from common import cluster
+    from common.progress import Training
+
+    with cluster.connect(config.ray, config.algorithm) as ray, Training(config, agent) as run:
+        globalAC = cluster.Remote(ray.remote(num_cpus=0)(ACNet).remote("Global_Net", **net))
+        episodes = cluster.Queue()
+        globalAC.set_state(agent.get_state())
+        work = [
+            worker.work.remote(globalAC, cluster.Endless(), episodes.put) for worker in cluster.actors(Worker, workers)
+        ]
+        while run.goes_on():
+            ended, _ = ray.wait(work, timeout=1)
+            ray.get(ended)  # a worker ends only by raising
+            agent.set_state(globalAC.get_state())
+            for episode in episodes.take():
+                run.log(*episode)
+
+
+def test(config, agent):
+    """Play greedily with the trained weights."""
+    from common.playing import play, weights_folder
+
+    agent.load(weights_folder(config))
+    return play(config, lambda state: agent.get_action(state, greedy=True))
+
+
+def main():
+    config = command.parse(Config, PRESETS)
+    env = environments.make(config.env, config.seed)
+    with quiet():  # TensorFlow loads only now: --help and a wrong flag are answered at once
+        from a3c.agent import ACNet, Worker
+    net = command.keywords(config, ACNet) | dict(total_steps=config.steps)
+    dimensions = dict(zip(("state_dim", "action_dim", "action_bound"), environments.dimensions(env), strict=True))
+    agent = ACNet("Global_Net", **dimensions, **net)
+    if config.train:
+        shared = command.keywords(config, ACNet) | command.keywords(config, Worker)
+        workers = [
+            {**shared, "name": f"Worker_{i}", "seed": config.seed + 1000 * i, "render": config.render and i == 0}
+            for i in range(config.workers)
+        ]
+        if config.ray:
+            train_on_ray(config, agent, {**dimensions, **net}, workers)
+        else:
+            train(config, agent, [Worker(**each) for each in workers])
+    if config.test:
+        test(config, agent)
+
+
+if __name__ == "__main__":
+    command.run(main)

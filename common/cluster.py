@@ -1,0 +1,97 @@
+"""Workers in processes of their own, on one machine or many, by Ray, an optional requirement."""
+
+import contextlib
+import itertools
+import socket
+from pathlib import Path
+
+from common.command import UserError
+
+try:
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+    from ray.util import queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+except ImportError:
+    raise UserError("--ray needs Ray: pip install -r requirements/ray.txt") from None
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@contextlib.contextmanager
+def connect(address: str, algorithm: str):
+    """Ray, on a cluster started here ('local') or joined at `address` ('host:port') as long as the block lasts.
+
+    algorithm: the folder that the cluster's processes import; they get it, and `common`, from here.
+    Raises UserError if nobody answers at the address or the cluster is lost, and what an actor has raised.
+    """
+    try:
+        if address != "local":  # Ray itself would try for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(
+            address,
+            runtime_env={"py_modules": [str(ROOT / "common"), str(ROOT / algorithm)]},
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"--ray: can't join a cluster at '{address}' ({str(error).splitlines()[0]})") from None
+    try:
+        yield ray
+    except RayTaskError as error:
+        raise error.cause from None
+    except RayError as error:
+        raise UserError(f"--ray: {str(error).splitlines()[0]}") from None
+    finally:
+        ray.shutdown()
+
+
+def cores() -> list[str]:
+    """The id of a node for every core of the cluster, the nodes taking turns."""
+    nodes = [(node["NodeID"], int(node["Resources"].get("CPU", 0))) for node in ray.nodes() if node["Alive"]]
+    return [node for _, node in sorted((core, node) for node, count in nodes for core in range(count))]
+
+
+def actors(cls, arguments: list[dict]) -> list:
+    """A Ray actor `cls(**each)` for each dict of arguments, each on the next core.
+
+    One that dies is begun anew, on another node if its own is gone, and so is the call that it was working on.
+    """
+    for_ever = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(cls)
+    strategies = (NodeAffinitySchedulingStrategy(node, soft=True) for node in itertools.cycle(cores()))
+    return [for_ever.options(scheduling_strategy=next(strategies)).remote(**each) for each in arguments]
+
+
+class Remote:
+    """Stands for the object in a Ray actor: calls its methods and waits for what they return."""
+
+    def __init__(self, actor):
+        self._actor = actor
+
+    def __getattr__(self, name):
+        if name.startswith("_"):  # what pickle asks for
+            raise AttributeError(name)
+        return lambda *arguments: ray.get(getattr(self._actor, name).remote(*arguments))
+
+
+class Queue:
+    """What workers anywhere `put` in, and the process that trains takes out."""
+
+    def __init__(self):
+        self.items = queue.Queue(actor_options=dict(num_cpus=0))
+
+    def put(self, *item) -> None:
+        """Add a tuple."""
+        self.items.put(item)
+
+    def take(self) -> list[tuple]:
+        """All that is there."""
+        return self.items.get_nowait_batch(self.items.qsize())
+
+
+class Endless:
+    """A coordinator for workers that do not stop by themselves."""
+
+    def should_stop(self) -> bool:
+        return False

@@ -1,0 +1,268 @@
+"""A2C: the sum of the workers' gradients, advantages, time limits, resuming, and that it learns."""
+
+import gym
+import numpy as np
+import pytest
+from conftest import Constant
+from scipy import special, stats
+
+from a2c.agent import A2C, Worker
+from a2c.main import PRESETS, Config, train
+from common import environments
+from common.command import keywords
+
+BOUND = np.float32([2.0])
+KINDS = pytest.mark.parametrize("action_dim, action_bound", [(1, BOUND), (2, None)], ids=["continuous", "discrete"])
+
+
+def make(action_dim=1, action_bound=BOUND, state_dim=3, **settings):
+    return A2C(state_dim, action_dim, action_bound, **{"hidden": (8,), "reward_scale": 1.0, **settings})
+
+
+def batch(agent, n_steps=5, workers=4):
+    """What workers might have collected, at random: states, actions, rewards, done."""
+    rng, shape = np.random.default_rng(0), (n_steps, workers)
+    return (
+        rng.normal(size=(n_steps + 1, workers, agent.state_dim)).astype(np.float32),
+        rng.integers(2, size=shape) if agent.discrete else rng.normal(size=(*shape, 1)).astype(np.float32),
+        rng.normal(size=shape).astype(np.float32),
+        (rng.random(shape) < 0.3).astype(np.float32),
+    )
+
+
+# gradients
+
+
+@KINDS
+def test_the_sum_of_the_workers_gradients_is_the_gradient_on_the_joined_batch(action_dim, action_bound):
+    agent = make(action_dim, action_bound, entropy=0.1)
+    joined = batch(agent)
+    whole = agent.gradients(*joined)
+    each = [agent.gradients(*(x[:, w : w + 1] for x in joined)) for w in range(4)]
+    for part in (0, 1):  # g_psi, g_theta
+        for i, gradient in enumerate(whole[part]):
+            total = sum(worker[part][i].numpy() for worker in each)
+            assert np.abs(total).max() > 0
+            np.testing.assert_allclose(gradient, total, rtol=1e-4, atol=1e-5)
+
+
+class Descent:
+    """An optimiser with the plain rule and learning rate 1."""
+
+    def __init__(self, variables):
+        self.variables = variables
+
+    def apply(self, gradients):
+        for variable, gradient in zip(self.variables, gradients, strict=True):
+            variable.assign_sub(gradient)
+
+
+@pytest.mark.parametrize("max_grad_norm", [1e9, 1e-2])
+def test_one_update_descends_on_the_sum_per_step_taken_and_no_further_than_the_norm(max_grad_norm):
+    agent = make(max_grad_norm=max_grad_norm)
+    joined = batch(agent)
+    g_psi, g_theta, _ = agent.gradients(*joined)
+    before = [w.numpy() for w in agent.weights]
+    agent.critic_opt, agent.actor_opt = Descent(agent.critic.trainable_weights), Descent(agent.actor_weights)
+    _, *after = agent._update(*joined)
+    expected = []
+    for gradients in (g_psi, g_theta):
+        mean = [g.numpy() / 20 for g in gradients]
+        norm = np.sqrt(sum((g**2).sum() for g in mean))
+        expected += [g * min(1, max_grad_norm / norm) for g in mean]
+    for old, new, variable, g in zip(before, after, agent.weights, expected, strict=True):
+        np.testing.assert_allclose(old - new, g, rtol=1e-2, atol=1e-5)
+        np.testing.assert_array_equal(new, variable)
+
+
+def test_gradients_by_hand():
+    """Those of the outputs' biases and of log-std, which need no chain rule."""
+    agent = make(entropy=0.3, gae_lambda=0.0, gamma=0.5, log_std=0.5)
+    states, actions, rewards, done = batch(agent)
+    value = agent.critic(states.reshape(-1, 3)).numpy().reshape(6, 4)
+    adv = rewards + 0.5 * (1 - done) * value[1:] - value[:-1]  # R_t + gamma V(S_t+1) - V(S_t)
+    g_psi, g_theta, J_psi = agent.gradients(states, actions, rewards, done)
+    assert J_psi.numpy() == pytest.approx((adv**2).sum(), rel=1e-4)
+    np.testing.assert_allclose(g_psi[-1], [-2 * adv.sum()], rtol=1e-3)
+    error = actions[..., 0] - agent.actor(states[:-1].reshape(-1, 3)).numpy().reshape(5, 4)
+    var = np.exp(1.0)
+    np.testing.assert_allclose(g_theta[-2], [-(2 * error / var * adv).sum()], rtol=1e-3)  # the mean is 2 x the output
+    np.testing.assert_allclose(g_theta[-1], [-((error**2 / var - 1) * adv).sum() - 0.3 * 20], rtol=1e-3)
+
+
+def test_discrete_gradients_by_hand():
+    agent = make(2, None, entropy=0.3)
+    states, actions, rewards, done = batch(agent)
+    value = agent.critic(states.reshape(-1, 3)).numpy().reshape(6, 4)
+    adv = agent.advantage(value, rewards, done).numpy()[..., None]
+    logp = special.log_softmax(agent.actor(states[:-1].reshape(-1, 3)).numpy(), 1).reshape(5, 4, 2)
+    p, H = np.exp(logp), -(np.exp(logp) * logp).sum(-1, keepdims=True)
+    expected = -((np.eye(2)[actions] - p) * adv).sum((0, 1)) + 0.3 * (p * (logp + H)).sum((0, 1))
+    np.testing.assert_allclose(agent.gradients(states, actions, rewards, done)[1][-1], expected, rtol=1e-3, atol=1e-5)
+
+
+# advantages
+
+
+def test_advantage_by_hand():
+    """Two workers; the first one's episode ends after its second step."""
+    agent = make(gamma=0.5, gae_lambda=0.5)
+    value = np.float32([[1, 0], [2, 0], [3, 0], [4, 8]])
+    reward, done = np.float32([[1, 1], [1, 0], [1, 0]]), np.float32([[0, 0], [1, 0], [0, 0]])
+    # first: 1+2/2-1 = 1, 1-2 = -1, 1+4/2-3 = 0, and 1 + (-1)/4; second: 1, 0, 8/2 = 4, then 4/4 = 1 and 1 + 1/4
+    np.testing.assert_allclose(agent.advantage(value, reward, done), [[0.75, 1.25], [-1, 1], [0, 4]])
+
+
+def test_limits_of_lambda():
+    states, _, reward, done = batch(make())
+    value = np.sin(states[..., 0])
+    one_step = reward + 0.9 * (1 - done) * value[1:] - value[:-1]
+    np.testing.assert_allclose(make(gamma=0.9, gae_lambda=0).advantage(value, reward, done), one_step, atol=1e-6)
+    returns = [value[-1]]
+    for t in reversed(range(5)):
+        returns.insert(0, reward[t] + 0.9 * (1 - done[t]) * returns[0])
+    np.testing.assert_allclose(
+        make(gamma=0.9, gae_lambda=1).advantage(value, reward, done), np.array(returns[:-1]) - value[:-1], atol=1e-5
+    )
+
+
+# workers
+
+
+class Countdown(gym.Env):
+    """The state counts up from `start` and the episode ends, truly, at 3; the reward is the new state."""
+
+    observation_space = gym.spaces.Box(0.0, 9.0, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, start):
+        self.start = start
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.state = self.start
+        return np.float32([self.state]), {}
+
+    def step(self, action):
+        self.state += 1
+        return np.float32([self.state]), float(self.state), self.state == 3, False, {}
+
+
+def test_a_worker_goes_on_where_it_stopped_and_begins_anew_where_an_episode_ends():
+    agent = make(2, None, state_dim=1, reward_scale=0.5)
+    worker = Worker([Countdown(0), Countdown(1)])
+    states, actions, rewards, done, episodes = worker.collect(agent, 2)
+    np.testing.assert_array_equal(states[..., 0], [[0, 1], [1, 2], [2, 1]])
+    np.testing.assert_array_equal(rewards, [[0.5, 1], [1, 1.5]])
+    np.testing.assert_array_equal(done, [[0, 0], [0, 1]])
+    assert actions.shape == (2, 2) and episodes == [(5.0, 2)]  # the environment's own reward: 2 + 3
+    states, _, _, done, episodes = worker.collect(agent, 3)
+    np.testing.assert_array_equal(states[..., 0], [[2, 1], [0, 2], [1, 1], [2, 2]])
+    np.testing.assert_array_equal(done, [[1, 0], [0, 1], [0, 0]])
+    assert episodes == [(6.0, 3), (5.0, 2)]
+
+
+class TimeLimitEnds(gym.Wrapper):
+    """Takes a time limit for an end, as the printed listings do."""
+
+    def step(self, action):
+        state, reward, terminated, truncated, info = self.env.step(action)
+        return state, reward, terminated or truncated, False, info
+
+
+def test_a_time_limit_is_not_an_end():
+    """Reward 1 for ever is worth 1 / (1 - gamma) = 5; taken for an end, the limit lowers it."""
+    values = {}
+    for wrapper in (gym.Wrapper, TimeLimitEnds):
+        agent = make(2, None, state_dim=2, gamma=0.8, lr_c=2e-2)
+        worker = Worker([wrapper(gym.wrappers.TimeLimit(Constant(), 10)) for _ in range(4)])
+        for _ in range(300):
+            agent.update(*worker.collect(agent, 5)[:-1])
+        values[wrapper] = agent.get_value(np.ones(2))
+    assert values[gym.Wrapper] == pytest.approx(5, abs=0.3)
+    assert values[TimeLimitEnds] < 4.5
+
+
+# acting
+
+
+def test_actions_come_from_the_policy():
+    agent = make(2, None)
+    agent.normaliser.update(np.random.default_rng(0).normal(2, 3, (50, 3)))
+    agent.actor.all_weights[-1].assign([0.0, 1.0])
+    agent._refresh()
+    state = np.ones(3)
+    logits = agent.actor(agent.normaliser(state)[None]).numpy()[0]
+    drawn = agent.get_action(np.tile(state, (20_000, 1)))
+    assert drawn.mean() == pytest.approx(special.softmax(logits)[1], abs=0.015)
+    assert agent.get_action(state, greedy=True) == 1
+    agent = make(log_std=0.5)
+    drawn = agent.get_action(np.tile(state, (20_000, 1)))
+    mean = agent.get_action(state, greedy=True)
+    np.testing.assert_allclose(mean, agent.actor(state[None].astype(np.float32))[0], atol=1e-6)
+    assert drawn.shape == (20_000, 1)
+    assert stats.kstest(drawn[:, 0], "norm", (mean[0], np.exp(0.5))).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("hdf5", [False, True])
+def test_save_and_load_bring_back_the_statistics_too(tmp_path, hdf5):
+    agent, other = make(seed=1), make(seed=2)
+    agent.update(*batch(agent))
+    agent.save(tmp_path, hdf5)
+    other.load(tmp_path)
+    state = np.ones(3)
+    np.testing.assert_array_equal(other.get_action(state, greedy=True), agent.get_action(state, greedy=True))
+    assert other.get_value(state) == agent.get_value(state) and other.std == agent.std
+
+
+def test_a_loss_that_is_no_number_is_an_error():
+    agent = make()
+    states, actions, rewards, done = batch(agent)
+    with pytest.raises(FloatingPointError, match="nan"):
+        agent.update(states, actions, rewards * np.float32("nan"), done)
+
+
+# the run
+
+
+def run(tmp_path, env_id="CartPole-v1", **settings):
+    config = Config(**{"env": env_id, "train": True, "out": tmp_path, **PRESETS.get(env_id, {}), **settings})
+    envs = [environments.make(env_id, config.seed + 1000 * w) for w in range(config.workers)]
+    agent = A2C(*environments.dimensions(envs[0]), **keywords(config, A2C))
+    train(config, agent, envs)
+    return agent
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+def test_same_seed_same_run(tmp_path, env_id):
+    first, again, other = (
+        np.concatenate([w.numpy().ravel() for w in run(tmp_path / str(i), env_id, steps=2000, seed=seed).weights])
+        for i, seed in enumerate((3, 3, 4))
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_resume_goes_on_with_weights_optimisers_and_statistics(tmp_path):
+    before = run(tmp_path, steps=1000)
+    count, iterations = before.normaliser.count.copy(), before.actor_opt.iterations.numpy()
+    resumed = run(tmp_path, steps=2000, resume=True)
+    assert iterations < resumed.actor_opt.iterations.numpy()
+    assert resumed.actor_opt.iterations.numpy() * 64 == resumed.normaliser.count > count  # 8 workers, 8 steps
+    table = np.loadtxt(tmp_path / "model/a2c/CartPole-v1/episodes.csv", delimiter=",", skiprows=1)
+    np.testing.assert_array_equal(table[:, 0], np.arange(1, len(table) + 1))
+    np.testing.assert_array_equal(table[:, 2], np.diff(table[:, 1], prepend=0))  # reward 1 a step
+
+
+@pytest.mark.parametrize("env_id, at_least", [("CartPole-v1", 450), ("Pendulum-v1", -250)])
+def test_learns(tmp_path, env_id, at_least):
+    agent, env, rewards = run(tmp_path, env_id), environments.make(env_id, 999), []
+    for _ in range(20):
+        state, _ = env.reset()
+        done = False
+        rewards.append(0.0)
+        while not done:
+            state, reward, terminated, truncated, _ = env.step(agent.get_action(state, greedy=True))
+            rewards[-1] += reward
+            done = terminated or truncated
+    assert np.mean(rewards) >= at_least

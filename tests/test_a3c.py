@@ -1,0 +1,295 @@
+"""A3C: pulling, pushing and counting with several workers, against plain computations; and that it learns."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import special
+
+from a3c.agent import ACNet, Worker
+from a3c.main import PRESETS, Config, train
+from common import environments
+from common.command import keywords
+
+BOUND = np.float32([2.0])
+
+
+def net(action_dim=1, action_bound=BOUND, state_dim=3, **settings):
+    return ACNet("Net", state_dim, action_dim, action_bound, **{"hidden": (8,), **settings})
+
+
+def segment(agent, n_steps=6):
+    """States, actions and targets of L steps, at random."""
+    rng = np.random.default_rng(0)
+    actions = rng.integers(2, size=n_steps) if agent.discrete else rng.normal(size=(n_steps, 1)).astype(np.float32)
+    return rng.normal(size=(n_steps, 3)).astype(np.float32), actions, rng.normal(size=n_steps).astype(np.float32)
+
+
+# gradients
+
+
+def test_gradients_by_hand():
+    """Those of the outputs' biases and of log-std, which need no chain rule."""
+    agent = net(entropy=0.3, log_std=0.5)
+    state, action, v_target = segment(agent)
+    td = v_target - agent.critic(state).numpy()[:, 0]
+    error, var = action - agent.actor(state).numpy(), np.exp(1.0)
+    gradient = dict(zip(range(9), agent._split(agent.gradients(state, action, v_target)), strict=True))
+    np.testing.assert_allclose(gradient[3], [-2 * td.mean()], rtol=1e-3)
+    np.testing.assert_allclose(gradient[7], [-(2 * error[:, 0] / var * td).mean()], rtol=1e-3)  # mean = 2 x output
+    np.testing.assert_allclose(gradient[8], [-((error[:, 0] ** 2 / var - 1) * td).mean() - 0.3], rtol=1e-3)
+
+
+def test_discrete_gradients_by_hand():
+    agent = net(2, None, entropy=0.3)
+    state, action, v_target = segment(agent)
+    td = (v_target - agent.critic(state).numpy()[:, 0])[:, None]
+    logp = special.log_softmax(agent.actor(state).numpy(), 1)
+    p, H = np.exp(logp), -(np.exp(logp) * logp).sum(1, keepdims=True)
+    expected = -((np.eye(2)[action] - p) * td).mean(0) + 0.3 * (p * (logp + H)).mean(0)
+    *_, output_bias = agent._split(agent.gradients(state, action, v_target))
+    np.testing.assert_allclose(output_bias, expected, rtol=1e-3, atol=1e-5)
+
+
+def worker(env_id="CartPole-v1", name="Worker_0", **settings):
+    return Worker(name, env_id, **{"hidden": (8,), **settings})
+
+
+def test_targets_by_hand():
+    """lambda 1/2, gamma 1/2: half of each bootstrap is the next target, half the next value; the second step ends."""
+    targets = worker(gamma=0.5, gae_lambda=0.5).targets([1.0, 1.0, 1.0], [False, True, False], np.float32([1, 2, 3, 4]))
+    np.testing.assert_allclose(targets, [1 + 0.5 * (0.5 * 2 + 0.5 * 1), 1, 1 + 0.5 * 4])
+
+
+def test_limits_of_lambda():
+    rng = np.random.default_rng(0)
+    reward, done, value = rng.normal(size=9), rng.random(9) < 0.3, rng.normal(size=10).astype(np.float32)
+    one_step = reward + 0.9 * ~done * value[1:]
+    np.testing.assert_allclose(worker(gamma=0.9, gae_lambda=0).targets(reward, done, value), one_step, rtol=1e-5)
+    returns = [value[-1]]
+    for t in reversed(range(9)):
+        returns.insert(0, reward[t] + 0.9 * (not done[t]) * returns[0])
+    all_steps = worker(gamma=0.9, gae_lambda=1).targets(reward, done, value)
+    np.testing.assert_allclose(all_steps, returns[:-1], rtol=1e-5)
+
+
+# the global network
+
+
+class Descent:
+    """An optimiser with the plain rule and learning rate 1."""
+
+    def __init__(self, variables):
+        self.variables, self.learning_rate = variables, tf.Variable(0.0)
+
+    def apply(self, gradients):
+        for variable, gradient in zip(self.variables, gradients, strict=True):
+            variable.assign_sub(gradient)
+
+
+def test_gradients_land_on_the_global_network_and_nothing_else():
+    copy, bystander, globalAC = net(seed=1), net(seed=2), net(seed=3, max_grad_norm=1e9)
+    before = [agent.flat.copy() for agent in (copy, bystander, globalAC)]
+    globalAC.critic_opt = Descent(globalAC.critic.trainable_weights)
+    globalAC.actor_opt = Descent(globalAC.actor_weights)
+    state, action, v_target = segment(copy)
+    gradient = copy.gradients(state, action, v_target).numpy()  # at the copy's weights
+    copy.update_global(state, action, v_target, globalAC)
+    np.testing.assert_allclose(globalAC.flat, before[2] - gradient, atol=1e-6)
+    for agent, old in ((copy, before[0]), (bystander, before[1])):
+        np.testing.assert_array_equal(agent._join(agent.weights), old)
+        assert agent.actor_opt.iterations.numpy() == agent.normaliser.count == agent.updates == 0
+
+
+def test_pulling_makes_the_copy_equal():
+    copy, globalAC = net(seed=1), net(seed=2)
+    copy.update_global(*segment(copy), globalAC)
+    copy.pull_global(globalAC)
+    state = np.ones(3)
+    np.testing.assert_array_equal(copy._join(copy.weights), globalAC._join(globalAC.weights))
+    np.testing.assert_allclose(
+        copy.get_value(state[None]), globalAC.critic(globalAC.normaliser(state[None]))[:, 0], rtol=1e-5
+    )
+    np.testing.assert_array_equal(copy.std, np.exp(globalAC.log_std))
+    globalAC.normaliser.update(np.full((5, 3), 7.0))
+    assert copy.normaliser.mean.max() < 1  # a copy of the statistics, not the same arrays
+
+
+def test_long_gradients_are_shortened_and_log_std_is_bounded():
+    globalAC = net(max_grad_norm=0.1, log_std=-0.6, max_log_std=-0.5)
+    globalAC.critic_opt = Descent(globalAC.critic.trainable_weights)
+    globalAC.actor_opt = Descent(globalAC.actor_weights)
+    before = globalAC.flat.copy()
+    n = sum(globalAC.sizes[:4])
+    globalAC.apply_gradients(np.full(len(before), 10.0, np.float32), np.zeros((1, 3), np.float32))
+    assert np.linalg.norm(globalAC.flat[:n] - before[:n]) == pytest.approx(0.1, rel=1e-3)
+    assert np.linalg.norm(globalAC.flat[n:] - before[n:]) == pytest.approx(0.1, rel=1e-3)
+    globalAC.apply_gradients(np.float32([0] * (len(before) - 1) + [-10]), np.zeros((1, 3), np.float32))
+    globalAC.apply_gradients(np.float32([0] * (len(before) - 1) + [-10]), np.zeros((1, 3), np.float32))
+    assert globalAC.log_std.numpy() == pytest.approx([-0.5])
+
+
+def test_learning_rates_fall_to_0_at_the_last_step():
+    globalAC = net(lr_a=0.4, lr_c=0.8, total_steps=100)
+    gradient, rates = np.ones_like(globalAC.flat), []
+    for steps in (0, 50, 100, 150):
+        globalAC.steps = steps
+        globalAC.apply_gradients(gradient, np.zeros((1, 3), np.float32))
+        rates.append((globalAC.actor_opt.learning_rate.numpy(), globalAC.critic_opt.learning_rate.numpy()))
+    np.testing.assert_allclose(rates, [(0.4, 0.8), (0.2, 0.4), (0, 0), (0, 0)], rtol=1e-6)
+
+
+def test_no_update_is_lost_among_four_threads():
+    """With plain descent the result is the start less the sum of all gradients, whatever their order."""
+    globalAC = net(max_grad_norm=1e9)
+    globalAC.critic_opt = Descent(globalAC.critic.trainable_weights)
+    globalAC.actor_opt = Descent(globalAC.actor_weights)
+    globalAC.log_std.assign([-50.0])
+    globalAC._refresh()
+    before, size = globalAC.flat.copy(), len(globalAC.flat)
+    gradients = np.random.default_rng(0).integers(-3, 4, (4, 200, size)).astype(np.float32) / 64  # sums are exact
+
+    def push(own):
+        for gradient in own:
+            globalAC.apply_gradients(gradient, np.ones((2, 3), np.float32))
+
+    threads = [threading.Thread(target=push, args=(own,)) for own in gradients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    np.testing.assert_allclose(globalAC.flat, before - gradients.sum((0, 1)), atol=1e-3)
+    assert globalAC.updates == 800 and globalAC.steps == globalAC.normaliser.count == 1600
+
+
+# the run
+
+
+def run(tmp_path, env_id="CartPole-v1", workers=1, resume=False, **settings):
+    config = Config(
+        **{"env": env_id, "out": tmp_path, **PRESETS.get(env_id, {}), "resume": resume, "workers": workers, **settings}
+    )
+    shared = keywords(config, ACNet) | dict(total_steps=config.steps)
+    globalAC = ACNet("Global_Net", *environments.dimensions(environments.make(env_id, 0)), **shared)
+    shared |= keywords(config, Worker)
+    each = [Worker(f"Worker_{i}", **{**shared, "seed": config.seed + 1000 * (i + 1)}) for i in range(workers)]
+    train(config, globalAC, each)
+    return globalAC, each
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+def test_one_worker_equals_a_plain_synchronous_computation_bit_for_bit(tmp_path, env_id):
+    """One network that acts, computes its gradients and takes them: no copies, no threads, no pulling."""
+    globalAC, (theirs,) = run(tmp_path, env_id, steps=1000, hidden=(16,), seed=5, n_steps=30)
+    gamma, lam, scale = theirs.gamma, theirs.gae_lambda, theirs.reward_scale
+    env = environments.make(env_id, 1005)
+    agent = ACNet("Plain", *environments.dimensions(env), hidden=(16,), seed=5, total_steps=1000)
+    agent.rng = ACNet("Worker_0", *environments.dimensions(env), hidden=(16,), seed=1005).rng  # it acts with its own
+    state, _ = env.reset()
+    for _ in range(globalAC.updates):
+        states, actions, rewards, done = [state], [], [], []
+        for _ in range(30):
+            actions.append(agent.get_action(state))
+            state, reward, terminated, truncated, _ = env.step(actions[-1])
+            rewards.append(scale * reward)
+            if truncated and not terminated:
+                rewards[-1] += gamma * agent.get_value(state[None])[0]
+            done.append(terminated or truncated)
+            if done[-1]:
+                state, _ = env.reset()
+            states.append(state)
+        states = np.array(states, np.float32)
+        value = agent.get_value(states)
+        target, targets = value[-1], []
+        for t in reversed(range(30)):
+            mix = (1 - lam) * value[t + 1] + lam * target
+            target = rewards[t] + gamma * (not done[t]) * mix
+            targets.insert(0, target)
+        gradient = agent.gradients(agent.normaliser(states[:-1]), np.array(actions), np.float32(targets))
+        agent.apply_gradients(gradient.numpy(), states[:-1])
+    np.testing.assert_array_equal(agent.flat, globalAC.flat)
+
+
+def test_every_worker_works_and_every_update_is_counted(tmp_path):
+    """In the listing all threads share one loop variable: one worker does everything."""
+    given = []
+
+    class Counting(ACNet):
+        def apply_gradients(self, gradient, states):
+            given.append((threading.current_thread().name, len(states)))
+            super().apply_gradients(gradient, states)
+
+    config = Config(out=tmp_path, env="CartPole-v1", steps=4000, hidden=(16,), n_steps=10, workers=4)
+    shared = keywords(config, ACNet)
+    globalAC = Counting("Global_Net", 4, 2, None, **shared)
+    train(config, globalAC, [Worker(f"Worker_{i}", **(shared | keywords(config, Worker))) for i in range(4)])
+    assert len({name for name, _ in given}) == 4
+    assert globalAC.updates == len(given) == globalAC.actor_opt.iterations.numpy()
+    assert globalAC.steps == 10 * len(given) == globalAC.normaliser.count
+    table = np.loadtxt(tmp_path / "model/a3c/CartPole-v1/episodes.csv", delimiter=",", skiprows=1)
+    np.testing.assert_array_equal(table[:, 2], np.diff(table[:, 1], prepend=0))  # the environment's own reward
+
+
+def test_a_worker_that_raises_ends_the_run_with_its_error(tmp_path):
+    config = Config(out=tmp_path, env="CartPole-v1", steps=10**9, hidden=(8,), workers=3)
+    shared = keywords(config, ACNet)
+    workers = [Worker(f"Worker_{i}", **(shared | keywords(config, Worker))) for i in range(3)]
+    steps, crashed = 0, []
+
+    def step(action):
+        nonlocal steps
+        steps += 1
+        if steps == 200:
+            crashed.append(time.perf_counter())
+            raise RuntimeError("the knee of Worker_1 broke")
+        return np.zeros(4, np.float32), 1.0, False, False, {}
+
+    workers[1].env.step = step
+    with pytest.raises(RuntimeError, match="the knee of Worker_1 broke"):
+        train(config, ACNet("Global_Net", 4, 2, None, **shared), workers)
+    assert time.perf_counter() - crashed[0] < 5
+    assert not any("Worker" in thread.name for thread in threading.enumerate())
+
+
+def test_a_gradient_that_is_no_number_names_its_worker():
+    copy, globalAC = net(), net()
+    state, action, v_target = segment(copy)
+    before = globalAC.flat.copy()
+    with pytest.raises(FloatingPointError, match="a gradient of Net is not finite"):
+        copy.update_global(state, action, v_target * np.float32("nan"), globalAC)
+    np.testing.assert_array_equal(globalAC.flat, before)
+
+
+def test_resume_goes_on_with_weights_optimisers_statistics_and_learning_rate(tmp_path):
+    before, _ = run(tmp_path, steps=1000, hidden=(8,), n_steps=10)
+    resumed, _ = run(tmp_path, steps=2000, hidden=(8,), n_steps=10, resume=True)
+    assert resumed.updates > before.updates
+    assert resumed.updates * 10 == resumed.steps == resumed.normaliser.count
+    assert resumed.actor_opt.iterations.numpy() == resumed.updates
+
+
+@pytest.mark.parametrize("hdf5", [False, True])
+def test_save_and_load_bring_back_the_statistics_too(tmp_path, hdf5):
+    agent, other = net(seed=1), net(seed=2)
+    agent.update_global(*segment(agent), agent)
+    agent.save(tmp_path, hdf5)
+    other.load(tmp_path)
+    state = np.ones(3)
+    np.testing.assert_array_equal(other.get_action(state, greedy=True), agent.get_action(state, greedy=True))
+    np.testing.assert_array_equal(other.get_value(state[None]), agent.get_value(state[None]))
+    assert other.std == agent.std
+
+
+def test_learns(tmp_path):
+    (agent, _), env, rewards = run(tmp_path, workers=2), environments.make("CartPole-v1", 999), []
+    for _ in range(20):
+        state, _ = env.reset()
+        done = False
+        rewards.append(0.0)
+        while not done:
+            state, reward, terminated, truncated, _ = env.step(agent.get_action(state, greedy=True))
+            rewards[-1] += reward
+            done = terminated or truncated
+    assert np.mean(rewards) >= 400

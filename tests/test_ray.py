@@ -1,0 +1,107 @@
+"""--ray: workers in processes of their own, on a cluster of two nodes, and what happens when one dies."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from ray.cluster_utils import Cluster
+
+MORTAL = """
+import os, pathlib, signal, time
+import gym, ray
+from gym.envs.classic_control import CartPoleEnv
+
+FOLDER = pathlib.Path({folder!r})
+
+class Mortal(CartPoleEnv):
+    '''CartPole; the first of its processes that has taken 1000 steps is killed, as by a power cut.'''
+    steps = 0
+
+    def step(self, action):
+        Mortal.steps += 1
+        if Mortal.steps == 1:
+            node = ray.get_runtime_context().get_node_id()
+            (FOLDER / f"{{os.getpid()}}.{{node}}.process").touch()
+        if Mortal.steps == 1000 and not (FOLDER / "killed").exists():
+            (FOLDER / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        while (FOLDER / "killed").exists() and len(list(FOLDER.glob("*.process"))) < 3:
+            time.sleep(0.1)  # until another process has taken its place
+        return super().step(action)
+
+gym.register("Mortal-v0", entry_point=Mortal, max_episode_steps=500)
+
+class Broken(CartPoleEnv):
+    def step(self, action):
+        raise RuntimeError("the pole broke")
+
+gym.register("Broken-v0", entry_point=Broken, max_episode_steps=500)
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """The address of two nodes on this machine, whose processes know the module `mortal`; and its folder."""
+    folder = tmp_path_factory.mktemp("cluster")
+    (folder / "mortal.py").write_text(MORTAL.format(folder=str(folder)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder))
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        nodes.add_node(num_cpus=1)
+    yield nodes.address, folder
+    nodes.shutdown()
+
+
+def run(algorithm, out, *flags, **environment):
+    """The finished command; `environment`: variables."""
+    return subprocess.run(
+        [sys.executable, ROOT / algorithm / "main.py", "--train", "--workers", "2", "--out", out, *flags],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize("algorithm", ["a2c", "a3c"])
+def test_two_nodes_learn_cartpole_and_go_on_when_a_worker_is_killed(cluster, tmp_path, algorithm):
+    address, folder = cluster
+    for file in (*folder.glob("*.process"), *folder.glob("killed")):
+        file.unlink()
+    lr = ("--hidden", "64", "64", "--gamma", "0.98", "--lr-a", "1e-3", "--lr-c", "2e-3")
+    flags = ("--env", "mortal:Mortal-v0", "--ray", address, "--steps", "30000", *lr)
+    result = run(algorithm, tmp_path, *flags, PYTHONPATH=str(folder))
+    assert result.returncode == 0, result.stderr
+    assert (folder / "killed").exists()
+    processes = [path.stem.split(".") for path in folder.glob("*.process")]
+    assert len(processes) == 3  # two workers, and the one that took the dead one's place
+    assert len({node for _, node in processes}) == 2
+    (model,) = (tmp_path / "model" / algorithm).iterdir()
+    table = np.loadtxt(model / "episodes.csv", delimiter=",", skiprows=1)
+    assert table[-1, 1] >= 30_000
+    assert table[-10:, 2].mean() > 150 > 50 > table[:10, 2].mean()
+
+
+def test_a_worker_that_raises_ends_the_run_with_its_error(cluster, tmp_path):
+    address, folder = cluster
+    result = run("a3c", tmp_path, "--env", "mortal:Broken-v0", "--ray", address, PYTHONPATH=str(folder))
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == "RuntimeError: the pole broke"
+
+
+def test_no_cluster_at_the_address(tmp_path):
+    result = run("a3c", tmp_path, "--env", "CartPole-v1", "--ray", "127.0.0.1:9")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: --ray: can't join a cluster at '127.0.0.1:9'")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("algorithm", ["a2c", "a3c"])
+def test_without_ray_the_message_says_what_to_install(tmp_path, algorithm):
+    (tmp_path / "ray.py").write_text("raise ImportError")
+    result = run(algorithm, tmp_path, "--env", "CartPole-v1", "--ray", PYTHONPATH=str(tmp_path))
+    assert result.returncode == 2
+    assert result.stderr == "error: --ray needs Ray: pip install -r requirements/ray.txt\n"
