@@ -60,6 +60,7 @@ class A2C:
     max_grad_norm: longer gradients are shortened to it.
     log_std: of the Gaussian policy at the start.
     reward_scale: rewards are multiplied by it, so that values are of the order of 1.
+    no_normalising: take states as they are, not brought to mean 0 and deviation 1.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class A2C:
         max_grad_norm=0.5,
         log_std=0.0,
         reward_scale=0.1,
+        no_normalising=False,
         hidden=(64, 64),
         seed=0,
     ):
@@ -89,7 +91,7 @@ class A2C:
         self.log_std = tf.Variable(tf.fill(0 if self.discrete else action_dim, float(log_std)), name="log_std")
         self.actor_weights = [*self.actor.trainable_weights, *([] if self.discrete else [self.log_std])]
         self.weights = [*self.critic.trainable_weights, *self.actor_weights]
-        self.normaliser = Normaliser(state_dim)
+        self.normaliser, self.no_normalising = Normaliser(state_dim), no_normalising
 
         self.actor_opt = tf.optimizers.Adam(lr_a)
         self.critic_opt = tf.optimizers.Adam(lr_c)
@@ -170,7 +172,8 @@ class A2C:
         loss, *new_weights = (x.numpy() for x in self._update(self.normaliser(states), actions, rewards, done))
         if not np.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss}")
-        self.normaliser.update(states[:-1].reshape(-1, self.state_dim))
+        if not self.no_normalising:
+            self.normaliser.update(states[:-1].reshape(-1, self.state_dim))
         self._refresh(new_weights)
 
     def get_weights(self):

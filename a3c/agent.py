@@ -24,6 +24,7 @@ class ACNet:
     entropy: weight of the policy's entropy, which keeps it exploring.
     max_grad_norm: longer gradients are shortened to it.
     log_std, max_log_std: of the Gaussian policy, at the start and at most.
+    no_normalising: take states as they are, not brought to mean 0 and deviation 1.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class ACNet:
         max_grad_norm=0.5,
         log_std=-1.0,
         max_log_std=-0.5,
+        no_normalising=False,
         hidden=(128, 128),
         seed=0,
     ):
@@ -54,7 +56,7 @@ class ACNet:
         self.actor_weights = [*self.actor.trainable_weights, *([] if self.discrete else [self.log_std])]
         self.weights = [*self.critic.trainable_weights, *self.actor_weights]
         self.sizes = [int(np.prod(w.shape)) for w in self.weights]
-        self.normaliser = Normaliser(state_dim)
+        self.normaliser, self.no_normalising = Normaliser(state_dim), no_normalising
 
         self.actor_opt = tf.optimizers.Adam(lr_a)
         self.critic_opt = tf.optimizers.Adam(lr_c)
@@ -136,7 +138,8 @@ class ACNet:
         with self.lock:
             progress = min(self.steps / self.total_steps, 1.0) if self.total_steps else 0.0
             self._refresh(self._apply(gradient, np.float32(progress)).numpy())
-            self.normaliser.update(states)
+            if not self.no_normalising:
+                self.normaliser.update(states)
             self.steps += len(states)
             self.updates += 1
 

@@ -49,6 +49,8 @@ class Config(command.Options):
     """And at most."""
     reward_scale: Positive = 0.1
     """Rewards are multiplied by it for learning, so that values are of the order of 1."""
+    no_normalising: bool = False
+    """Take states as they are, not brought to mean 0 and deviation 1."""
     hidden: tuple[Count, ...] = (128, 128)
     """Units of the hidden layers of both networks."""
 

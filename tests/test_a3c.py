@@ -131,6 +131,14 @@ def test_long_gradients_are_shortened_and_log_std_is_bounded():
     assert globalAC.log_std.numpy() == pytest.approx([-0.5])
 
 
+def test_without_normalising_states_stay_as_they_are():
+    state, rows = np.float32([1, -2, 3]), np.full((4, 3), 5.0, np.float32)
+    for off in (False, True):
+        agent = net(no_normalising=off)
+        agent.apply_gradients(np.zeros_like(agent.flat), rows)
+        assert np.allclose(agent.normaliser(state), state) is off
+
+
 def test_learning_rates_fall_to_0_at_the_last_step():
     globalAC = net(lr_a=0.4, lr_c=0.8, total_steps=100)
     gradient, rates = np.ones_like(globalAC.flat), []
@@ -185,7 +193,8 @@ def test_one_worker_equals_a_plain_synchronous_computation_bit_for_bit(tmp_path,
     globalAC, (theirs,) = run(tmp_path, env_id, steps=1000, hidden=(16,), seed=5, n_steps=30)
     gamma, lam, scale = theirs.gamma, theirs.gae_lambda, theirs.reward_scale
     env = environments.make(env_id, 1005)
-    agent = ACNet("Plain", *environments.dimensions(env), hidden=(16,), seed=5, total_steps=1000)
+    config = Config(**{**PRESETS[env_id], "env": env_id, "hidden": (16,), "seed": 5})
+    agent = ACNet("Plain", *environments.dimensions(env), **keywords(config, ACNet), total_steps=1000)
     agent.rng = ACNet("Worker_0", *environments.dimensions(env), hidden=(16,), seed=1005).rng  # it acts with its own
     state, _ = env.reset()
     for _ in range(globalAC.updates):
