@@ -17,6 +17,15 @@ with quiet():  # gym 0.26.2 prints a banner
 # The book's versions that gym no longer has.
 SUCCESSORS = {"Pendulum-v0": "Pendulum-v1", "BipedalWalker-v2": "BipedalWalker-v3"}
 
+# Atari's ids of old, with the book's preprocessing: the state is the difference of two pictures, 80x80 pixels flat.
+gym.register("Pong-v0", "common.pong:make", max_episode_steps=10_000)
+gym.register(
+    "PongDeterministic-v4",
+    "common.pong:make",
+    max_episode_steps=10_000,
+    kwargs={"frame_skip": (4, 4), "repeat_action_probability": 0.0},
+)
+
 
 def current_id(env_id: str) -> str:
     """Today's id of an environment that the book may spell differently: 'Pendulum-V0' -> 'Pendulum-v1'."""

@@ -24,11 +24,14 @@ class Training:
     needs; the curve goes to image/. All of it is also written at Ctrl-C, which takes effect at the
     end of the episode (a second one at once).
 
+    best_of: where the loop plays this many episodes at a time, keep the weights after the batch that ended on the
+        highest running reward, not the last ones. (--resume goes on from the last ones all the same.)
+
     steps: environment steps so far.  episode: episodes so far.
     """
 
-    def __init__(self, config: Options, agent, *envs):
-        self.config, self.agent = config, agent
+    def __init__(self, config: Options, agent, *envs, best_of: int = 0):
+        self.config, self.agent, self.best_of = config, agent, best_of
         self.state = {"agent": agent, **{f"env_{i}": env.unwrapped.np_random for i, env in enumerate(envs)}}
         self.folder = config.model_folder
         self.rows: list[list] = []  # episode, steps, reward, running reward, seconds
@@ -55,7 +58,13 @@ class Training:
         return self
 
     def goes_on(self) -> bool:
-        """Whether another episode is to be played."""
+        """Whether another episode is to be played. Saves what is due: nothing is half done between two of them."""
+        if self.best_of and self.rows:
+            running = [row[3] for row in self.rows[self.best_of - 1 :: self.best_of]]
+            if running[-1] == max(running):
+                self.agent.save(self.folder, self.config.hdf5)
+        if time.perf_counter() - self.saved > SAVE_EVERY:
+            self.save()
         steps, episodes = self.config.steps, self.config.episodes
         within = (not steps or self.steps < steps) and (not episodes or self.episode < episodes)
         return within and not self.interrupted
@@ -82,12 +91,10 @@ class Training:
             self.bar.update(min(self.steps if self.bar.unit == "step" else self.episode, self.bar.total) - self.bar.n)
         if self.board:
             self.board(self.steps, reward=episode_reward, running_reward=running)
-        if time.perf_counter() - self.saved > SAVE_EVERY:
-            self.save()
 
     def save(self) -> None:
         """Write the weights, the table, the curve and what --resume needs."""
-        self.agent.save(self.folder, self.config.hdf5)
+        self._save_weights()
         checkpoint.save(self.folder / "resume.npz", **self.state)
         with replacing(self.folder / "config.json") as path:
             path.write_text(json.dumps(self.config.run_settings(), indent=2) + "\n")
@@ -106,7 +113,7 @@ class Training:
             self.save()
             print(f"Weights and episodes.csv: {self.folder} | Curve: {self.config.image_file('.png')}")
         elif kind is KeyboardInterrupt:  # the second Ctrl-C: the episode is cut, so the run can't be resumed from here
-            self.agent.save(self.folder, self.config.hdf5)
+            self._save_weights()
             print(f"Weights: {self.folder}")
         elif kind is FloatingPointError:
             kept = (
@@ -115,6 +122,10 @@ class Training:
             raise FloatingPointError(f"{error} at step {self.steps}; {kept}") from None
         if self.interrupted and kind is None:
             raise KeyboardInterrupt
+
+    def _save_weights(self) -> None:
+        if not self.best_of:
+            self.agent.save(self.folder, self.config.hdf5)
 
     def _interrupt(self, *_):
         if self.interrupted:

@@ -4,13 +4,26 @@ import numpy as np
 import tensorflow as tf
 import tensorlayer as tl
 
-from common import weights
-from common.acting import MLP
+from common import pixels, weights
+from common.acting import MLP, sample
 from common.compiling import compiled
+
+
+class Dense(tl.layers.Dense):
+    """A dense layer that takes sparse rows too: pictures that are mostly zeros cost only their other pixels."""
+
+    def forward(self, inputs):
+        if not isinstance(inputs, tf.SparseTensor):
+            return super().forward(inputs)
+        z = tf.sparse.sparse_dense_matmul(inputs, self.W) + self.b
+        return self.act(z) if self.act else z
 
 
 class PolicyGradient:
     """REINFORCE with a baseline (Algorithm 5.18), for discrete actions.
+
+    A state is float [state_dim], or int8 [state_dim] for a picture of -1, 0 and 1, which is then kept in two bits
+    a pixel and multiplied as the sparse row that it is.
 
     state_dim: length of a state.  action_num: number of actions.
     learning_rate, lr_c: learning rates of the policy and of the value baseline (Adam).
@@ -18,6 +31,7 @@ class PolicyGradient:
     baseline: 'none', 'normalise' (returns of the batch to mean 0 and deviation 1) or 'value' (V(s), Eq. 5.3).
     c_update_epochs: gradient steps of the value baseline an update.
     reward_scale: rewards are multiplied by it, so that values are of the order of 1.
+    reset_at_points: any reward other than 0 is a point that ends a path, though the game goes on (Pong).
     """
 
     def __init__(
@@ -32,6 +46,7 @@ class PolicyGradient:
         lr_c=1e-2,
         c_update_epochs=20,
         reward_scale=0.1,
+        reset_at_points=False,
         hidden=(32,),
         seed=0,
     ):
@@ -39,6 +54,7 @@ class PolicyGradient:
             raise ValueError(f"baseline must be 'none', 'normalise' or 'value', not '{baseline}'")
         self.gamma, self.gamma_t, self.baseline = gamma, gamma_t, baseline
         self.reward_scale, self.c_update_epochs = reward_scale, c_update_epochs
+        self.reset_at_points, self.state_dim = reset_at_points, state_dim
         self.rng = np.random.default_rng(seed)
 
         self.actor = self._network(state_dim, hidden, action_num, gain=0.01)  # state -> logits
@@ -57,7 +73,7 @@ class PolicyGradient:
 
         def dense(layer, units, act, gain, name):
             init = tf.initializers.Orthogonal(gain, seed=int(self.rng.integers(2**31)))
-            return tl.layers.Dense(units, act, W_init=init, name=name)(layer)
+            return Dense(units, act, W_init=init, name=name)(layer)
 
         inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
         for i, width in enumerate(hidden, 1):
@@ -69,11 +85,11 @@ class PolicyGradient:
     def train_actor(self, state, action, weight, paths):
         """One ascent step on J of Algorithm 5.18, whose gradient is Eq. (5.3).
 
-        state: float32 [batch, state_dim].  action: int [batch].  weight: float32 [batch], the advantage, 0 in
-        padding rows.  paths: B, the number of trajectories.
+        state: float32 [batch, state_dim], dense or sparse.  action: int [batch].  weight: float32 [batch], the
+        advantage, 0 in padding rows.  paths: B, the number of trajectories.
         """
         with tf.GradientTape() as tape:
-            log_prob = -tf.nn.sparse_softmax_cross_entropy_with_logits(action, self.actor(state))
+            log_prob = -tf.nn.sparse_softmax_cross_entropy_with_logits(action, self.actor.forward(state))
             loss = -tf.reduce_sum(log_prob * weight) / paths
         self.actor_opt.apply(tape.gradient(loss, self.actor.trainable_weights))
         return loss
@@ -81,19 +97,21 @@ class PolicyGradient:
     def train_critic(self, returns, state, mask):
         """One gradient step of the baseline b(s) towards returns [batch]; mask: float32 [batch], 0 in padding rows."""
         with tf.GradientTape() as tape:
-            error = tf.square(returns - self.critic(state)[:, 0])
+            error = tf.square(returns - self.critic.forward(state)[:, 0])
             loss = tf.reduce_sum(error * mask) / tf.reduce_sum(mask)
         self.critic_opt.apply(tape.gradient(loss, self.critic.trainable_weights))
         return loss
 
-    @compiled
-    def _update(self, states, actions, advantage, returns, mask, paths):
+    def _gradient_steps(self, states, actions, advantage, returns, mask, paths):
         """All gradient steps of one update."""
         actor_loss, critic_loss = self.train_actor(states, actions, advantage, paths), 0.0
         if self.baseline == "value":
             for _ in tf.range(self.c_update_epochs):
                 critic_loss = self.train_critic(returns, states, mask)
         return actor_loss, critic_loss
+
+    _update = compiled(_gradient_steps)
+    _update_sparse = tf.function(_gradient_steps)  # XLA knows no sparse matrices
 
     def learn(self):
         """One round of Algorithm 5.18 on the paths in the buffers, which it empties; an open path ends here.
@@ -102,17 +120,17 @@ class PolicyGradient:
         is no longer a number.
         """
         self.finish_path()
-        advantage, n = self._discount_and_norm_rewards(), len(self.state_buffer)
+        advantage, n = self._discount_and_norm_rewards(), len(self.action_buffer)
         paths = float(np.sum(np.array(self.time_buffer) == 0))
         weight = advantage * self.gamma ** np.array(self.time_buffer) if self.gamma_t else advantage  # Eq. (5.2)
-        size = max(512, 1 << (n - 1).bit_length())  # few lengths, or XLA would compile for each one
+        states = self._states()
 
         def pad(x, dtype=np.float32):
             x = np.asarray(x, dtype)
-            return np.concatenate([x, np.zeros((size - n, *x.shape[1:]), dtype)])
+            return np.concatenate([x, np.zeros(states.shape[0] - n, dtype)])
 
-        losses = self._update(
-            pad(self.state_buffer),
+        losses = (self._update_sparse if isinstance(states, tf.SparseTensor) else self._update)(
+            states,
             pad(self.action_buffer, np.int32),
             pad(weight),
             pad(self.return_buffer),
@@ -127,6 +145,15 @@ class PolicyGradient:
             buffer.clear()
         return advantage
 
+    def _states(self):
+        """The buffered states, float32 [size, state_dim]; sparse if they are pictures. Rows of zeros follow them."""
+        n = len(self.state_buffer)
+        size = max(512, 1 << (n - 1).bit_length())  # few lengths, or XLA would compile for each one
+        states = np.array(self.state_buffer)
+        if states.dtype == np.uint8:
+            return tf.SparseTensor(*pixels.entries(states), (size, self.state_dim))
+        return np.concatenate([states, np.zeros((size - n, self.state_dim), np.float32)])
+
     def _refresh(self):
         """Bring the NumPy copies that act up to date with the networks."""
         self.policy.refresh()
@@ -139,19 +166,24 @@ class PolicyGradient:
         if self.baseline == "normalise":
             return (returns - returns.mean()) / (returns.std() + 1e-8)
         if self.baseline == "value":
-            return returns - self.value(np.array(self.state_buffer, np.float32))[:, 0]
+            return returns - self.critic.forward(self._states())[: len(returns), 0].numpy()
         return returns
 
     def get_action(self, s, greedy=False):
         """An action, int, for the state s [state_dim]; greedy: the most likely one."""
-        logits = self.policy(s)  # argmax(logits + Gumbel noise) samples from softmax(logits)
-        return int(np.argmax(logits if greedy else logits + self.rng.gumbel(size=logits.shape)))
+        logits = self.policy(s)
+        return int(np.argmax(logits)) if greedy else sample(logits, self.rng)
 
     def store_transition(self, s, a, r):
-        """Remember one step of the path that is being played."""
-        self.state_buffer.append(np.array(s, np.float32))
+        """Remember one step of the path that is being played. s: a state, or a picture that is packed already."""
+        s = np.asarray(s)
+        if s.dtype == np.int8:
+            s = pixels.pack(s)
+        self.state_buffer.append(s if s.dtype == np.uint8 else s.astype(np.float32))
         self.action_buffer.append(int(a))
         self.reward_buffer.append(float(r))
+        if self.reset_at_points and r:
+            self.finish_path()
 
     def finish_path(self, next_state=None, done=True):
         """Close the path played since the last call: its returns from t on, the inner sum of Eq. (5.1) and (5.2).
@@ -172,10 +204,13 @@ class PolicyGradient:
         self.reward_buffer.clear()
 
     def save(self, path="model/reinforce", hdf5=False):
-        """Write the policy and the value baseline to the folder `path`."""
-        weights.save(path, hdf5, actor=[self.actor], critic=[self.critic])
+        """Write the policy and, if there is one, the value baseline to the folder `path`."""
+        weights.save(path, hdf5, **self._networks())
 
     def load(self, path="model/reinforce"):
         """Read what `save` wrote. Raises UserError if it is missing, damaged or of another network."""
-        weights.load(path, actor=[self.actor], critic=[self.critic])
+        weights.load(path, **self._networks())
         self._refresh()
+
+    def _networks(self):
+        return {"actor": [self.actor], **({"critic": [self.critic]} if self.baseline == "value" else {})}

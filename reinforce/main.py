@@ -1,18 +1,20 @@
 """REINFORCE, section 5.2 of the book.
 
-python reinforce/main.py --train          learn CartPole, save the weights and the curve
-python reinforce/main.py --test           play with them
+python reinforce/main.py --train                  learn CartPole, save the weights and the curve
+python reinforce/main.py --test                   play with them
+python reinforce/main.py --train --env Pong-v0    learn Pong from its pictures: two hours
 """
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, nothing to install
 
 from common import command, environments
-from common.command import Count, Fraction, Positive
+from common.command import Count, Fraction, Positive, Range
 from common.quiet import quiet
 
 
@@ -41,11 +43,24 @@ class Config(command.Options):
     """Gradient steps of the value baseline an update."""
     reward_scale: Positive = 0.1
     """Rewards are multiplied by it for learning, so that values are of the order of 1."""
+    reset_at_points: bool = False
+    """A reward other than 0 ends a path: what comes after the point was not its doing (Pong)."""
     hidden: tuple[Count, ...] = (32,)
     """Units of the hidden layers of both networks."""
+    workers: Annotated[int, Range(0)] = 0
+    """Processes that play the batch's episodes side by side; 0: this one plays them one by one, and can --render."""
 
 
-PRESETS = {"CartPole-v0": dict(solved=195.0)}
+PONG = dict(
+    steps=40_000_000,
+    solved=None,
+    batch_size=4,
+    learning_rate=1e-3,
+    reset_at_points=True,
+    hidden=(200,),
+    workers=os.cpu_count() or 1,
+)
+PRESETS = {"CartPole-v0": dict(solved=195.0), "Pong-v0": PONG, "PongDeterministic-v4": PONG}
 
 
 def train(config, agent, env):
@@ -70,6 +85,25 @@ def train(config, agent, env):
             run.log(episode_reward, length)
 
 
+def train_side_by_side(config, agent, env):
+    """The same with several processes that play: a batch of whole episodes with one policy, update, repeat."""
+    from common.players import Players
+    from common.progress import Training
+
+    with (
+        Training(config, agent, env, best_of=config.batch_size) as run,
+        Players(config.env, min(config.workers, config.batch_size)) as players,
+    ):
+        while run.goes_on() and not is_solved(config, run):
+            seeds = agent.rng.integers(2**31, size=config.batch_size)
+            for states, actions, rewards, last_state, terminated in players.play(agent.policy, seeds):
+                for transition in zip(states, actions, rewards, strict=True):
+                    agent.store_transition(*transition)
+                agent.finish_path(last_state, terminated)
+                run.log(sum(rewards), len(rewards))
+            agent.learn()
+
+
 def is_solved(config, run):
     """Whether the running reward of the episodes so far has reached config.solved."""
     return config.solved is not None and bool(run.rows) and run.rows[-1][3] >= config.solved
@@ -92,7 +126,7 @@ def main():
     state_dim, action_num, _ = environments.dimensions(env)
     agent = PolicyGradient(state_dim, action_num, **command.keywords(config, PolicyGradient))
     if config.train:
-        train(config, agent, env)
+        (train_side_by_side if config.workers else train)(config, agent, env)
     if config.test:
         test(config, agent)
 

@@ -120,7 +120,7 @@ def test_unknown_baseline_is_refused():
 
 @pytest.mark.parametrize("hdf5", [False, True])
 def test_save_and_load(tmp_path, hdf5):
-    agent, other = make(seed=1), make(seed=2)
+    agent, other = (make(seed=seed, baseline="value") for seed in (1, 2))
     agent.save(tmp_path, hdf5)
     other.load(tmp_path)
     states = np.eye(3, dtype=np.float32)

@@ -1,0 +1,75 @@
+"""Several processes that play whole episodes at the same time."""
+
+import itertools
+import signal
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import NamedTuple
+
+import numpy as np
+
+from common import environments
+from common.acting import MLP, sample
+from common.command import UserError
+from common.pixels import pack
+
+
+class Episode(NamedTuple):
+    """One episode; states: those acted on, pictures packed as `common.pixels` does, [steps, ...]."""
+
+    states: np.ndarray
+    actions: list[int]
+    rewards: list[float]
+    last_state: np.ndarray
+    terminated: bool
+
+
+class Players:
+    """`count` processes, each with its own environment `env_id`; to be used in a `with` statement.
+
+    An episode depends on its policy and its seed only, and episodes come back in the order of their seeds:
+    neither the number of processes nor their speed changes a result. The processes are spawned (a fork of
+    one in which TensorFlow runs may hang) and never load TensorFlow.
+    """
+
+    def __init__(self, env_id: str, count: int):
+        self.pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_start, initargs=(env_id,))
+
+    def play(self, policy: MLP, seeds: Iterable[int]) -> Iterator[Episode]:
+        """One episode for each seed, with actions sampled from softmax(policy(state)).
+
+        Raises UserError if a process was ended from outside.
+        """
+        try:
+            yield from self.pool.map(_play, itertools.repeat(policy), seeds)
+        except BrokenProcessPool:
+            raise UserError("a process that plays has been killed (out of memory?); --resume goes on") from None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.pool.shutdown(cancel_futures=True)
+
+
+def _start(env_id: str) -> None:
+    """What each process does first."""
+    global env
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process; the one that trains decides
+    env = environments.make(env_id, seed=0)
+
+
+def _play(policy: MLP, seed: int) -> Episode:
+    rng = np.random.default_rng(seed)
+    state, _ = env.reset(seed=int(seed))
+    states, actions, rewards = [], [], []
+    terminated = truncated = False
+    while not (terminated or truncated):
+        action = sample(policy(state), rng)
+        states.append(pack(state) if state.dtype == np.int8 else state)
+        state, reward, terminated, truncated, _ = env.step(action)
+        actions.append(action)
+        rewards.append(float(reward))
+    return Episode(np.array(states), actions, rewards, state, terminated)

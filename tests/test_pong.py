@@ -1,0 +1,384 @@
+"""Pong: the environment, its pictures, and REINFORCE on them."""
+
+import collections
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from common import environments, pixels
+from common.command import UserError, keywords
+from common.players import Players
+from common.pong import Differences, Pong, binary
+from common.progress import Training
+from reinforce.agent import PolicyGradient
+from reinforce.main import Config, train_side_by_side
+
+BACKGROUND, GREEN, WHITE = (144, 72, 17), (92, 186, 92), (236, 236, 236)
+
+
+def picture(*patches):
+    """An empty field with rectangles ((row, column), (height, width), colour)."""
+    field = np.full((210, 160, 3), BACKGROUND, np.uint8)
+    for (row, column), (height, width), colour in patches:
+        field[row : row + height, column : column + width] = colour
+    return field
+
+
+def spots(state):
+    """{(row, column): value} of the pixels that are not 0."""
+    return {(int(i) // 80, int(i) % 80): int(state[i]) for i in np.flatnonzero(state)}
+
+
+class Projector:
+    """Shows the given pictures, one a step, and keeps the actions."""
+
+    def __init__(self, *pictures):
+        self.pictures, self.actions = iter(pictures), []
+
+    def reset(self, **_):
+        return next(self.pictures), {}
+
+    def step(self, action):
+        self.actions.append(action)
+        return next(self.pictures), 0.0, False, False, {}
+
+
+def test_binary_picture_by_hand():
+    shown = picture(
+        ((35, 0), (2, 2), WHITE),  # the corner of the field: one pixel of 80x80
+        ((194, 158), (1, 2), WHITE),  # ends below the last row that is kept, 193
+        ((51, 140), (4, 4), GREEN),  # 2 by 2
+        ((100, 81), (1, 1), WHITE),  # between the rows and columns that are kept
+        ((10, 20), (20, 12), GREEN),  # the score
+        ((196, 0), (10, 160), WHITE),  # the border
+        ((60, 60), (2, 2), (109, 118, 43)),  # the background of the first frames
+        ((70, 60), (2, 2), (0, 0, 0)),
+    )
+    seen = binary(shown)
+    assert seen.shape == (6400,) and seen.dtype == bool
+    assert spots(seen).keys() == {(0, 0), (8, 70), (8, 71), (9, 70), (9, 71)}
+
+
+def test_states_are_differences_and_the_first_is_zero():
+    ball = [picture(((35 + 2 * row, 2 * column), (2, 2), WHITE)) for row, column in ((5, 7), (6, 8), (6, 8))]
+    view = Differences.__new__(Differences)
+    view.env = Projector(*ball)
+    assert spots(view.reset()[0]) == {}
+    assert spots(view.step(0)[0]) == {(5, 7): -1, (6, 8): 1}
+    state, *_ = view.step(1)
+    assert spots(state) == {} and state.dtype == np.int8
+    assert view.env.actions == [0, 2]  # of the six
+
+
+def test_spaces():
+    game, view = Pong(), environments.make("Pong-v0", 0)
+    shown, info = game.reset(seed=0)
+    assert shown in game.observation_space and info == {"lives": 0}
+    assert game.action_space.n == 6
+    assert environments.dimensions(view) == (6400, 3, None)
+    assert view.reset()[0] in view.observation_space and view.step(2)[0] in view.observation_space
+
+
+def paddle_row(shown):
+    """The middle row of our paddle, the green one on the right."""
+    return np.nonzero((shown[35:194, 140:144] == GREEN).all(-1))[0].mean()
+
+
+@pytest.mark.parametrize("env_id", ["Pong-v0", "PongDeterministic-v4"])
+@pytest.mark.parametrize("action, sign", [(0, 0), (1, -1), (2, 1)])
+def test_actions_move_the_paddle_the_right_way(env_id, action, sign):
+    """On the game's own pictures: 1 is up, towards row 0; the states show the same move as +1 ahead, -1 behind."""
+    env = environments.make(env_id, 0, "rgb_array")
+    for _ in range(30):  # the paddle appears, and comes to the middle
+        env.step(0)
+    before = paddle_row(env.render())
+    moved = np.zeros((80, 80), int)
+    for _ in range(3):
+        moved += env.step(action)[0].reshape(80, 80)
+    distance = paddle_row(env.render()) - before
+    right = moved[:, 70:72].sum(1)
+    if sign == 0:
+        assert distance == 0 and not right.any()
+    else:
+        assert sign * distance > 5
+        assert sign * (np.flatnonzero(right > 0).mean() - np.flatnonzero(right < 0).mean()) > 0
+
+
+class Recorder:
+    """The game, with a list of the actions that reach it, one a frame."""
+
+    def __init__(self, ale):
+        self.ale, self.frames = ale, []
+
+    def act(self, action):
+        self.frames.append(action)
+        return self.ale.act(action)
+
+    def __getattr__(self, name):
+        return getattr(self.ale, name)
+
+
+def record(**settings):
+    """The number of frames of 400 steps with alternating actions, and how often a frame had its step's action."""
+    env = Pong(**settings)
+    env.reset(seed=0)
+    env.ale = Recorder(env.ale)
+    lengths, obeyed = [], []
+    for action in itertools.islice(itertools.cycle([0, 1]), 400):
+        start = len(env.ale.frames)
+        env.step(action)
+        lengths.append(len(env.ale.frames) - start)
+        obeyed += [played == env.actions[action] for played in env.ale.frames[start:]]
+    return collections.Counter(lengths), np.mean(obeyed)
+
+
+def test_frame_skip_and_sticky_actions():
+    """An action takes hold at each frame with probability 3/4, so after k frames with 1 - 1/4^k."""
+    lengths, obeyed = record()
+    assert lengths.keys() == {2, 3, 4} and all(abs(n - 400 / 3) < 4 * (400 * 2 / 9) ** 0.5 for n in lengths.values())
+    held = [sum(1 - 0.25**k for k in range(1, n + 1)) for n in (2, 3, 4)]  # once it has hold it stays
+    assert obeyed == pytest.approx(sum(held) / 9, abs=0.03)
+    assert record(frame_skip=(4, 4), repeat_action_probability=0.0) == ({4: 400}, 1.0)
+    assert record(repeat_action_probability=1.0)[1] == pytest.approx(0.5, abs=0.05)  # for ever the 0 of the reset
+
+
+def test_a_game_ends_at_21_points():
+    env = environments.make("PongDeterministic-v4", 0)
+    rewards, terminated, truncated = [], False, False
+    while not (terminated or truncated):
+        _, reward, terminated, truncated, _ = env.step(0)
+        rewards.append(reward)
+    assert terminated and not truncated and sum(rewards) == -21 and set(rewards) == {0.0, -1.0}
+    assert env.reset()[0].any() == False  # noqa: E712  np.False_
+    assert not env.step(0)[2]
+
+
+def test_window(monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    import pygame
+
+    env = Pong("human")
+    env.reset(seed=0)
+    for _ in range(3):
+        shown, *_ = env.step(0)
+    np.testing.assert_array_equal(pygame.surfarray.array3d(env.window)[1::3, 1::3].swapaxes(0, 1), shown)
+    env.close()
+    assert env.window is None
+
+
+def first_steps(env, seed, steps=500):
+    states = [env.reset(seed=seed)[0]]
+    rewards = []
+    for action in np.random.default_rng(0).integers(3, size=steps):
+        state, reward, *_ = env.step(action)
+        states.append(state)
+        rewards.append(reward)
+    return np.array(states), rewards
+
+
+def test_the_same_seed_repeats_500_steps_whatever_was_played_before():
+    env, other = environments.make("Pong-v0", 7), environments.make("Pong-v0", 8)
+    states, rewards = first_steps(env, 3)
+    for again in (first_steps(env, 3), first_steps(other, 3)):
+        np.testing.assert_array_equal(again[0], states)
+        assert again[1] == rewards
+    assert (first_steps(env, 4)[0] != states).any()
+
+
+def random_states(n, size=6400, density=0.01):
+    rng = np.random.default_rng(0)
+    return (rng.choice([-1, 1], (n, size)) * (rng.random((n, size)) < density)).astype(np.int8)
+
+
+def test_packed_pictures_lose_nothing():
+    states = random_states(20)
+    packed = pixels.pack(states)
+    assert packed.shape == (20, 1600) and packed.dtype == np.uint8
+    where, values = pixels.entries(packed)
+    back = np.zeros(states.shape)
+    back[tuple(where.T)] = values
+    np.testing.assert_array_equal(back, states)
+    assert len(values) == np.count_nonzero(states)
+    assert (np.diff(where[:, 0]) >= 0).all()
+    np.testing.assert_array_equal(pixels.pack(states[3]), packed[3])
+
+
+@pytest.mark.parametrize("baseline", ["normalise", "value"])
+def test_a_picture_gives_what_the_same_numbers_give(baseline):
+    """Acting, the advantage and the update: sparse from int8 states, dense from the same states as floats."""
+    agents = [
+        PolicyGradient(160, 3, baseline=baseline, hidden=(8,), reset_at_points=True, reward_scale=1.0, seed=1)
+        for _ in range(2)
+    ]
+    states, rng = random_states(50, 160, 0.1), np.random.default_rng(0)
+    for agent, kind in zip(agents, (np.int8, np.float32), strict=True):
+        for i, state in enumerate(states):
+            agent.store_transition(state.astype(kind), i % 3, float(i % 10 == 9) * (-1) ** (i // 10))
+    assert agents[0].state_buffer[0].nbytes == 40 and agents[1].state_buffer[0].nbytes == 640
+    advantages = [agent.learn() for agent in agents]
+    np.testing.assert_allclose(*advantages, atol=1e-6)
+    for ours, theirs in zip(agents[0].actor.all_weights, agents[1].actor.all_weights, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-5)
+    state = random_states(1, 160, 0.1)[0]
+    np.testing.assert_allclose(agents[0].policy(state), agents[1].policy(state.astype(np.float32)), atol=1e-5)
+    assert {agent.get_action(rng.permutation(state)) for agent in agents for _ in range(50)} == {0, 1, 2}
+
+
+def test_returns_start_again_at_each_point():
+    rewards = [0.0, 0.0, -1.0, 0.0, 1.0, 0.0]
+    agent, plain = (
+        PolicyGradient(8, 2, gamma=0.5, baseline="none", reset_at_points=reset, reward_scale=1.0)
+        for reset in (True, False)
+    )
+    for each in (agent, plain):
+        for reward in rewards:
+            each.store_transition(np.zeros(8), 0, reward)
+    np.testing.assert_allclose(agent._discount_and_norm_rewards(), [-0.25, -0.5, -1, 0.5, 1, 0])
+    assert agent.time_buffer == [0, 1, 2, 0, 1, 0]
+    np.testing.assert_allclose(plain._discount_and_norm_rewards(), [-0.1875, -0.375, -0.75, 0.5, 1, 0])
+
+
+def test_the_gradient_uses_the_whole_batch():
+    """The printed loss weighs all games by the returns of the last one; here the first game counts as well."""
+    weights = []
+    for first in (1.0, -1.0):
+        agent = PolicyGradient(8, 2, baseline="none", hidden=(4,), reset_at_points=True, seed=1)
+        for reward, state in ((first, np.eye(8)[0]), (1.0, np.eye(8)[1])):
+            agent.store_transition(state, 0, reward)
+            agent.finish_path()
+        agent.learn()
+        weights.append(agent.policy(np.eye(8)[0]))
+    assert weights[0][0] > weights[0][1] and weights[1][0] < weights[1][1]
+
+
+def make_agent(config):
+    env = environments.make(config.env, config.seed)
+    return env, PolicyGradient(*environments.dimensions(env)[:2], **keywords(config, PolicyGradient))
+
+
+def test_players():
+    """Episodes depend on policy and seed, not on who plays them; the processes hold no TensorFlow."""
+    _, agent = make_agent(Config(env="Pong-v0", hidden=(8,)))
+    with Players("Pong-v0", 1) as alone:
+        expected = list(alone.play(agent.policy, [5, 6, 7]))
+    with Players("Pong-v0", 2) as players:
+        found = list(players.play(agent.policy, np.array([5, 6, 7])))
+        assert not players.pool.submit(eval, "'tensorflow' in __import__('sys').modules").result()
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(ours.states, theirs.states)
+            assert (ours.actions, ours.rewards) == (theirs.actions, theirs.rewards) and ours.terminated
+        assert found[0].actions != found[1].actions
+        assert found[0].states.shape == (len(found[0].actions), 1600)
+        for process in players.pool._processes.values():
+            process.kill()
+        with pytest.raises(UserError, match="killed"):
+            list(players.play(agent.policy, [8, 9]))
+
+
+def run_training(folder, episodes, workers, resume=False):
+    config = Config(
+        train=True,
+        env="PongDeterministic-v4",
+        out=folder,
+        steps=None,
+        episodes=episodes,
+        batch_size=2,
+        hidden=(8,),
+        reset_at_points=True,
+        workers=workers,
+        resume=resume,
+        solved=None,
+    )
+    env, agent = make_agent(config)
+    train_side_by_side(config, agent, env)
+    return np.concatenate([w.numpy().ravel() for w in agent.actor.all_weights])
+
+
+def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path):
+    whole = run_training(tmp_path / "a", 4, workers=2)
+    assert (run_training(tmp_path / "b", 2, workers=1) != whole).any()
+    np.testing.assert_array_equal(run_training(tmp_path / "b", 4, workers=1, resume=True), whole)
+
+
+def test_the_best_weights_stay(tmp_path):
+    """Batches of two: the running reward after the second is the highest, those after the third are not kept."""
+    config = Config(train=True, env="Pong-v0", out=tmp_path, hidden=(4,))
+    env, agent = make_agent(config)
+    with Training(config, agent, env, best_of=2) as run:
+        for mark, rewards in enumerate([(-20, -21), (-5, -20), (-21, -20)]):
+            agent.actor.all_weights[-1].assign(np.full(3, mark))
+            for reward in rewards:
+                run.log(reward, 1000)
+            assert run.goes_on()
+    agent.load(config.model_folder)
+    assert agent.actor.all_weights[-1].numpy()[0] == 1
+    assert np.load(config.model_folder / "resume.npz")["agent/actor/3"][0] == 2
+
+
+def test_float16_weights_load(tmp_path):
+    """As the shipped ones are, to be small."""
+    _, agent = make_agent(Config(env="Pong-v0", hidden=(4,)))
+    agent.save(tmp_path)
+    with np.load(tmp_path / "actor.npz") as file:
+        small = {name: array.astype(np.float16) for name, array in file.items()}
+    np.savez_compressed(tmp_path / "actor.npz", **small)
+    state, before = random_states(1)[0], agent.policy(random_states(1)[0])
+    agent.load(tmp_path)
+    np.testing.assert_allclose(agent.policy(state), before, atol=1e-3)
+
+
+def test_the_command_trains_and_plays(command, tmp_path):
+    flags = ("--env", "Pong-V0", "--workers", 2, "--batch-size", 2, "--hidden", 16)
+    result = command("reinforce", "--train", "--test", *flags, "--episodes", 4, "--test-episodes", 1)
+    assert result.returncode == 0 and result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert lines[0] == "Pong-V0 of the book is Pong-v0 today."
+    assert re.fullmatch(r"Training \| Episode: 4/4 \| Episode Reward: -\d+\.0000 \| Running Time: \S+", lines[4])
+    assert re.fullmatch(r"Testing \| Mean of 1: -\d+\.0 \| Standard deviation: 0\.0", lines[-1])
+    assert (tmp_path / "image/reinforce_Pong-v0.gif").stat().st_size > 10000
+    assert {path.name for path in (tmp_path / "model/reinforce/Pong-v0").iterdir()} == {
+        "actor.npz",
+        "config.json",
+        "episodes.csv",
+        "resume.npz",
+    }
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="signals to a process group")
+def test_ctrl_c_reaches_all_processes_and_only_one_answers(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-u", str(ROOT / "reinforce/main.py"), "--train", "--env", "Pong-v0", "--workers", "2"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr and "Weights and episodes.csv" in stdout
+    assert len((tmp_path / "model/reinforce/Pong-v0/episodes.csv").read_text().splitlines()) == 1 + 4  # a whole batch
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # no process is left
+
+
+def test_refusals(command, tmp_path):
+    for algorithm, env_id, message in (
+        ("ddpg", "Pong-v0", "Pong-v0 has discrete actions, and this algorithm needs continuous ones"),
+        ("reinforce", "Pong-v5", "no environment 'Pong-v5'; the nearest are"),
+    ):
+        result = command(algorithm, "--train", "--env", env_id)
+        assert (result.returncode, result.stderr.count("\n")) == (2, 1) and message in result.stderr
+    (tmp_path / "ale_py.py").write_text("raise ImportError('no ale_py')")
+    result = command("reinforce", "--train", "--env", "Pong-v0", PYTHONPATH=str(tmp_path))
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "Pong-v0 needs a package that is not installed" in result.stderr and "ale-py" in result.stderr
