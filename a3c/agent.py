@@ -53,15 +53,14 @@ class ACNet:
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
         self.actor = self._network(state_dim, hidden, action_dim, gain=0.01, scale=action_bound)  # logits, or mean
         self.log_std = tf.Variable(tf.fill(0 if self.discrete else action_dim, float(log_std)), name="log_std")
+        self.critic_weights = self.critic.trainable_weights
         self.actor_weights = [*self.actor.trainable_weights, *([] if self.discrete else [self.log_std])]
-        self.weights = [*self.critic.trainable_weights, *self.actor_weights]
-        self.sizes = [int(np.prod(w.shape)) for w in self.weights]
         self.normaliser, self.no_normalising = Normaliser(state_dim), no_normalising
 
         self.actor_opt = tf.optimizers.Adam(lr_a)
         self.critic_opt = tf.optimizers.Adam(lr_c)
         self.actor_opt.build(self.actor_weights)
-        self.critic_opt.build(self.critic.trainable_weights)
+        self.critic_opt.build(self.critic_weights)
         self.lock = threading.RLock()  # guards the global weights, the optimisers' slots and the statistics
         self.steps = self.updates = 0
 
@@ -93,7 +92,7 @@ class ACNet:
 
     @compiled
     def gradients(self, state, action, v_target):
-        """(g_psi, g_theta) of Algorithm 5.21 at this copy's weights, per step, end to end in one float32 vector.
+        """(g_psi, g_theta) of Algorithm 5.21 at this copy's weights, per step, each in one float32 vector.
 
         state: float32 [L, state_dim], normalised.  action: [L, ...].  v_target: float32 [L].
         g_theta is that of -J, as optimisers descend.
@@ -101,52 +100,55 @@ class ACNet:
         with tf.GradientTape() as tape:
             td = v_target - self.critic(state)[:, 0]  # the advantage
             loss = tf.reduce_mean(tf.square(td))
-        g_psi = tape.gradient(loss, self.critic.trainable_weights)
+        g_psi = tape.gradient(loss, self.critic_weights)
         with tf.GradientTape() as tape:
             pi = self.pi(state)
             J = tf.reduce_mean(pi.log_prob(action) * tf.stop_gradient(td) + self.entropy * pi.entropy())
             loss = -J
-        return self._join([*g_psi, *tape.gradient(loss, self.actor_weights)])
+        return self._join(g_psi), self._join(tape.gradient(loss, self.actor_weights))
 
     @compiled
-    def _apply(self, gradient, progress):
+    def _apply(self, g_psi, g_theta, progress):
         """The master's step, (psi, theta) after it; progress: the part of the training that is over."""
-        gradient, n = self._split(gradient), len(self.critic.trainable_weights)
-        for optimizer, lr, g in (self.critic_opt, self.lr_c, gradient[:n]), (self.actor_opt, self.lr_a, gradient[n:]):
+        for optimizer, lr, variables, gradient in (
+            (self.critic_opt, self.lr_c, self.critic_weights, g_psi),
+            (self.actor_opt, self.lr_a, self.actor_weights, g_theta),
+        ):
             optimizer.learning_rate.assign(lr * (1 - progress))
-            optimizer.apply(tf.clip_by_global_norm(g, self.max_grad_norm)[0])
+            optimizer.apply(tf.clip_by_global_norm(self._split(gradient, variables), self.max_grad_norm)[0])
         self.log_std.assign(tf.minimum(self.log_std, self.max_log_std))
-        return self._join(self.weights)
+        return self._join(self.critic_weights), self._join(self.actor_weights)
 
     @compiled
-    def _assign(self, flat):
-        for variable, value in zip(self.weights, self._split(flat), strict=True):
-            variable.assign(value)
+    def _assign(self, psi, theta):
+        for flat, variables in ((psi, self.critic_weights), (theta, self.actor_weights)):
+            for variable, value in zip(variables, self._split(flat, variables), strict=True):
+                variable.assign(value)
 
     def _join(self, arrays):
         return tf.concat([tf.reshape(array, [-1]) for array in arrays], 0)
 
-    def _split(self, flat):
-        parts = zip(tf.split(flat, self.sizes), self.weights, strict=True)
-        return [tf.reshape(part, variable.shape) for part, variable in parts]
+    def _split(self, flat, like):
+        parts = tf.split(flat, [int(np.prod(each.shape)) for each in like])
+        return [tf.reshape(part, each.shape) for part, each in zip(parts, like, strict=True)]
 
-    def apply_gradients(self, gradient, states):
-        """The master of Algorithm 5.21: one step of the global network with a worker's gradient.
+    def apply_gradients(self, g_psi, g_theta, states):
+        """The master of Algorithm 5.21: one step of the global network with a worker's gradients.
 
-        gradient: as `gradients` gives it.  states: float32 [L, state_dim], what the worker saw.
+        g_psi, g_theta: as `gradients` gives them.  states: float32 [L, state_dim], what the worker saw.
         """
         with self.lock:
             progress = min(self.steps / self.total_steps, 1.0) if self.total_steps else 0.0
-            self._refresh(self._apply(gradient, np.float32(progress)).numpy())
+            self._refresh(*(x.numpy() for x in self._apply(g_psi, g_theta, np.float32(progress))))
             if not self.no_normalising:
                 self.normaliser.update(states)
             self.steps += len(states)
             self.updates += 1
 
     def get_weights(self):
-        """(psi, theta) in one float32 vector, and the statistics of the states by name."""
+        """psi and theta, each in one float32 vector, and the statistics of the states by name."""
         with self.lock:
-            return self.flat, {name: array.copy() for name, array in self.normaliser.arrays.items()}
+            return self.psi, self.theta, {name: array.copy() for name, array in self.normaliser.arrays.items()}
 
     def get_state(self):
         """All that a run needs to go on, optimisers included, as arrays by name."""
@@ -164,28 +166,32 @@ class ACNet:
         buffer_s: float32 [L, state_dim].  buffer_a: [L, ...].  buffer_v_target: float32 [L].
         Raises FloatingPointError if a gradient is no longer a number.
         """
-        gradient = self.gradients(self.normaliser(buffer_s), buffer_a, buffer_v_target).numpy()
-        if not np.isfinite(gradient).all():
+        gradients = [x.numpy() for x in self.gradients(self.normaliser(buffer_s), buffer_a, buffer_v_target)]
+        if not all(np.isfinite(gradient).all() for gradient in gradients):
             raise FloatingPointError(f"a gradient of {self.scope} is not finite")
-        globalAC.apply_gradients(gradient, buffer_s)
+        globalAC.apply_gradients(*gradients, buffer_s)
 
     def pull_global(self, globalAC):
         """Make this copy equal to the global network."""
-        flat, statistics = globalAC.get_weights()
-        self._assign(flat)
+        psi, theta, statistics = globalAC.get_weights()
+        self._assign(psi, theta)
         for name, array in self.normaliser.arrays.items():
             array[...] = statistics[name]
-        self._refresh(flat)
+        self._refresh(psi, theta)
 
-    def _refresh(self, flat=None):
-        """Bring the NumPy copies that act up to date with the networks; flat: all weights, where they are at hand."""
-        self.flat = np.concatenate([w.numpy().ravel() for w in self.weights]) if flat is None else flat
-        parts = np.split(self.flat, np.cumsum(self.sizes)[:-1])
-        arrays = [part.reshape(w.shape) for part, w in zip(parts, self.weights, strict=True)]
-        n = len(self.critic.trainable_weights)
-        self.value.refresh(arrays[:n])
-        self.policy.refresh(arrays[n:])
-        self.std = np.exp(self.log_std.numpy() if self.discrete else arrays[-1])
+    def _refresh(self, psi=None, theta=None):
+        """Bring the NumPy copies that act up to date with the networks; psi, theta: where they are at hand."""
+        self.psi = self._join(self.critic_weights).numpy() if psi is None else psi
+        self.theta = self._join(self.actor_weights).numpy() if theta is None else theta
+        self.value.refresh(self._arrays(self.psi, self.critic_weights))
+        actor = self._arrays(self.theta, self.actor_weights)
+        self.policy.refresh(actor)
+        self.std = np.exp(self.log_std.numpy() if self.discrete else actor[-1])
+
+    def _arrays(self, flat, like):
+        """`_split` in NumPy."""
+        parts = np.split(flat, np.cumsum([np.prod(each.shape) for each in like])[:-1])
+        return [part.reshape(each.shape) for part, each in zip(parts, like, strict=True)]
 
     def get_action(self, s, greedy=False):
         """An action for the state s [state_dim]: float32 [action_dim], or an int if actions are discrete.

@@ -99,16 +99,16 @@ def train_on_ray(config, agent, net, workers):
     from common.progress import Training
 
     with cluster.connect(config.ray, config.algorithm) as ray, Training(config, agent) as run:
-        globalAC = cluster.Remote(ray.remote(num_cpus=0)(ACNet).remote("Global_Net", **net))
-        episodes = cluster.Queue()
-        globalAC.set_state(agent.get_state())
+        master, episodes = ray.remote(num_cpus=0)(ACNet).remote("Global_Net", **net), cluster.Queue()
+        ray.get(master.set_state.remote(agent.get_state()))
         work = [
-            worker.work.remote(globalAC, cluster.Endless(), episodes.put) for worker in cluster.actors(Worker, workers)
+            worker.work.remote(cluster.RemoteNet(master), cluster.Endless(), episodes.put)
+            for worker in cluster.actors(Worker, workers)
         ]
         while run.goes_on():
             ended, _ = ray.wait(work, timeout=1)
             ray.get(ended)  # a worker ends only by raising
-            agent.set_state(globalAC.get_state())
+            agent.set_state(ray.get(master.get_state.remote()))
             for episode in episodes.take():
                 run.log(*episode)
 

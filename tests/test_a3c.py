@@ -20,6 +20,21 @@ def net(action_dim=1, action_bound=BOUND, state_dim=3, **settings):
     return ACNet("Net", state_dim, action_dim, action_bound, **{"hidden": (8,), **settings})
 
 
+def flat(agent):
+    """All weights in one vector: psi, then theta."""
+    return np.concatenate([agent.psi, agent.theta])
+
+
+def variables(agent):
+    """The same from the variables themselves."""
+    return np.concatenate([w.numpy().ravel() for w in (*agent.critic_weights, *agent.actor_weights)])
+
+
+def halves(agent, vector):
+    """(psi, theta) of such a vector."""
+    return np.split(np.asarray(vector, np.float32), [len(agent.psi)])
+
+
 def segment(agent, n_steps=6):
     """States, actions and targets of L steps, at random."""
     rng = np.random.default_rng(0)
@@ -36,10 +51,10 @@ def test_gradients_by_hand():
     state, action, v_target = segment(agent)
     td = v_target - agent.critic(state).numpy()[:, 0]
     error, var = action - agent.actor(state).numpy(), np.exp(1.0)
-    gradient = dict(zip(range(9), agent._split(agent.gradients(state, action, v_target)), strict=True))
-    np.testing.assert_allclose(gradient[3], [-2 * td.mean()], rtol=1e-3)
-    np.testing.assert_allclose(gradient[7], [-(2 * error[:, 0] / var * td).mean()], rtol=1e-3)  # mean = 2 x output
-    np.testing.assert_allclose(gradient[8], [-((error[:, 0] ** 2 / var - 1) * td).mean() - 0.3], rtol=1e-3)
+    g_psi, g_theta = (x.numpy() for x in agent.gradients(state, action, v_target))
+    assert g_psi[-1] == pytest.approx(-2 * td.mean(), rel=1e-3)
+    assert g_theta[-2] == pytest.approx(-(2 * error[:, 0] / var * td).mean(), rel=1e-3)  # the mean is 2 x the output
+    assert g_theta[-1] == pytest.approx(-((error[:, 0] ** 2 / var - 1) * td).mean() - 0.3, rel=1e-3)
 
 
 def test_discrete_gradients_by_hand():
@@ -49,8 +64,8 @@ def test_discrete_gradients_by_hand():
     logp = special.log_softmax(agent.actor(state).numpy(), 1)
     p, H = np.exp(logp), -(np.exp(logp) * logp).sum(1, keepdims=True)
     expected = -((np.eye(2)[action] - p) * td).mean(0) + 0.3 * (p * (logp + H)).mean(0)
-    *_, output_bias = agent._split(agent.gradients(state, action, v_target))
-    np.testing.assert_allclose(output_bias, expected, rtol=1e-3, atol=1e-5)
+    _, g_theta = agent.gradients(state, action, v_target)
+    np.testing.assert_allclose(g_theta[-2:], expected, rtol=1e-3, atol=1e-5)
 
 
 def worker(env_id="CartPole-v1", name="Worker_0", **settings):
@@ -91,15 +106,15 @@ class Descent:
 
 def test_gradients_land_on_the_global_network_and_nothing_else():
     copy, bystander, globalAC = net(seed=1), net(seed=2), net(seed=3, max_grad_norm=1e9)
-    before = [agent.flat.copy() for agent in (copy, bystander, globalAC)]
+    before = [flat(agent) for agent in (copy, bystander, globalAC)]
     globalAC.critic_opt = Descent(globalAC.critic.trainable_weights)
     globalAC.actor_opt = Descent(globalAC.actor_weights)
     state, action, v_target = segment(copy)
-    gradient = copy.gradients(state, action, v_target).numpy()  # at the copy's weights
+    gradient = np.concatenate(copy.gradients(state, action, v_target))  # at the copy's weights
     copy.update_global(state, action, v_target, globalAC)
-    np.testing.assert_allclose(globalAC.flat, before[2] - gradient, atol=1e-6)
+    np.testing.assert_allclose(flat(globalAC), before[2] - gradient, atol=1e-6)
     for agent, old in ((copy, before[0]), (bystander, before[1])):
-        np.testing.assert_array_equal(agent._join(agent.weights), old)
+        np.testing.assert_array_equal(variables(agent), old)
         assert agent.actor_opt.iterations.numpy() == agent.normaliser.count == agent.updates == 0
 
 
@@ -108,7 +123,7 @@ def test_pulling_makes_the_copy_equal():
     copy.update_global(*segment(copy), globalAC)
     copy.pull_global(globalAC)
     state = np.ones(3)
-    np.testing.assert_array_equal(copy._join(copy.weights), globalAC._join(globalAC.weights))
+    np.testing.assert_array_equal(variables(copy), variables(globalAC))
     np.testing.assert_allclose(
         copy.get_value(state[None]), globalAC.critic(globalAC.normaliser(state[None]))[:, 0], rtol=1e-5
     )
@@ -121,13 +136,12 @@ def test_long_gradients_are_shortened_and_log_std_is_bounded():
     globalAC = net(max_grad_norm=0.1, log_std=-0.6, max_log_std=-0.5)
     globalAC.critic_opt = Descent(globalAC.critic.trainable_weights)
     globalAC.actor_opt = Descent(globalAC.actor_weights)
-    before = globalAC.flat.copy()
-    n = sum(globalAC.sizes[:4])
-    globalAC.apply_gradients(np.full(len(before), 10.0, np.float32), np.zeros((1, 3), np.float32))
-    assert np.linalg.norm(globalAC.flat[:n] - before[:n]) == pytest.approx(0.1, rel=1e-3)
-    assert np.linalg.norm(globalAC.flat[n:] - before[n:]) == pytest.approx(0.1, rel=1e-3)
-    globalAC.apply_gradients(np.float32([0] * (len(before) - 1) + [-10]), np.zeros((1, 3), np.float32))
-    globalAC.apply_gradients(np.float32([0] * (len(before) - 1) + [-10]), np.zeros((1, 3), np.float32))
+    psi, theta, state = globalAC.psi, globalAC.theta, np.zeros((1, 3), np.float32)
+    globalAC.apply_gradients(np.full_like(psi, 10), np.full_like(theta, 10), state)
+    assert np.linalg.norm(globalAC.psi - psi) == pytest.approx(0.1, rel=1e-3)
+    assert np.linalg.norm(globalAC.theta - theta) == pytest.approx(0.1, rel=1e-3)
+    for _ in range(3):
+        globalAC.apply_gradients(np.zeros_like(psi), np.float32([0] * (len(theta) - 1) + [-10]), state)
     assert globalAC.log_std.numpy() == pytest.approx([-0.5])
 
 
@@ -135,16 +149,16 @@ def test_without_normalising_states_stay_as_they_are():
     state, rows = np.float32([1, -2, 3]), np.full((4, 3), 5.0, np.float32)
     for off in (False, True):
         agent = net(no_normalising=off)
-        agent.apply_gradients(np.zeros_like(agent.flat), rows)
+        agent.apply_gradients(np.zeros_like(agent.psi), np.zeros_like(agent.theta), rows)
         assert np.allclose(agent.normaliser(state), state) is off
 
 
 def test_learning_rates_fall_to_0_at_the_last_step():
     globalAC = net(lr_a=0.4, lr_c=0.8, total_steps=100)
-    gradient, rates = np.ones_like(globalAC.flat), []
+    gradients, rates = (np.ones_like(globalAC.psi), np.ones_like(globalAC.theta)), []
     for steps in (0, 50, 100, 150):
         globalAC.steps = steps
-        globalAC.apply_gradients(gradient, np.zeros((1, 3), np.float32))
+        globalAC.apply_gradients(*gradients, np.zeros((1, 3), np.float32))
         rates.append((globalAC.actor_opt.learning_rate.numpy(), globalAC.critic_opt.learning_rate.numpy()))
     np.testing.assert_allclose(rates, [(0.4, 0.8), (0.2, 0.4), (0, 0), (0, 0)], rtol=1e-6)
 
@@ -156,19 +170,21 @@ def test_no_update_is_lost_among_four_threads():
     globalAC.actor_opt = Descent(globalAC.actor_weights)
     globalAC.log_std.assign([-50.0])
     globalAC._refresh()
-    before, size = globalAC.flat.copy(), len(globalAC.flat)
-    gradients = np.random.default_rng(0).integers(-3, 4, (4, 200, size)).astype(np.float32) / 64  # sums are exact
+    before = flat(globalAC)
+    gradients = (
+        np.random.default_rng(0).integers(-3, 4, (4, 200, len(before))).astype(np.float32) / 64
+    )  # sums are exact
 
     def push(own):
         for gradient in own:
-            globalAC.apply_gradients(gradient, np.ones((2, 3), np.float32))
+            globalAC.apply_gradients(*halves(globalAC, gradient), np.ones((2, 3), np.float32))
 
     threads = [threading.Thread(target=push, args=(own,)) for own in gradients]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    np.testing.assert_allclose(globalAC.flat, before - gradients.sum((0, 1)), atol=1e-3)
+    np.testing.assert_allclose(flat(globalAC), before - gradients.sum((0, 1)), atol=1e-3)
     assert globalAC.updates == 800 and globalAC.steps == globalAC.normaliser.count == 1600
 
 
@@ -216,9 +232,9 @@ def test_one_worker_equals_a_plain_synchronous_computation_bit_for_bit(tmp_path,
             mix = (1 - lam) * value[t + 1] + lam * target
             target = rewards[t] + gamma * (not done[t]) * mix
             targets.insert(0, target)
-        gradient = agent.gradients(agent.normaliser(states[:-1]), np.array(actions), np.float32(targets))
-        agent.apply_gradients(gradient.numpy(), states[:-1])
-    np.testing.assert_array_equal(agent.flat, globalAC.flat)
+        gradients = agent.gradients(agent.normaliser(states[:-1]), np.array(actions), np.float32(targets))
+        agent.apply_gradients(*(x.numpy() for x in gradients), states[:-1])
+    np.testing.assert_array_equal(flat(agent), flat(globalAC))
 
 
 def test_every_worker_works_and_every_update_is_counted(tmp_path):
@@ -226,9 +242,9 @@ def test_every_worker_works_and_every_update_is_counted(tmp_path):
     given = []
 
     class Counting(ACNet):
-        def apply_gradients(self, gradient, states):
+        def apply_gradients(self, g_psi, g_theta, states):
             given.append((threading.current_thread().name, len(states)))
-            super().apply_gradients(gradient, states)
+            super().apply_gradients(g_psi, g_theta, states)
 
     config = Config(out=tmp_path, env="CartPole-v1", steps=4000, hidden=(16,), n_steps=10, workers=4)
     shared = keywords(config, ACNet)
@@ -265,10 +281,10 @@ def test_a_worker_that_raises_ends_the_run_with_its_error(tmp_path):
 def test_a_gradient_that_is_no_number_names_its_worker():
     copy, globalAC = net(), net()
     state, action, v_target = segment(copy)
-    before = globalAC.flat.copy()
+    before = flat(globalAC)
     with pytest.raises(FloatingPointError, match="a gradient of Net is not finite"):
         copy.update_global(state, action, v_target * np.float32("nan"), globalAC)
-    np.testing.assert_array_equal(globalAC.flat, before)
+    np.testing.assert_array_equal(flat(globalAC), before)
 
 
 def test_resume_goes_on_with_weights_optimisers_statistics_and_learning_rate(tmp_path):
