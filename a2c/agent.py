@@ -55,7 +55,8 @@ class A2C:
     action_dim: length of an action, or the number of actions if they are discrete.
     action_bound: float32 [action_dim], the largest action; None for discrete actions.
     gamma, gae_lambda: discount, and the decay of the advantage estimate (0: the book's one-step advantage).
-    lr_a, lr_c: learning rates of actor and critic (Adam).
+    lr_a, lr_c: learning rates of actor and critic (Adam); they fall linearly to the part end_lr
+        at total_steps, if that is given.
     entropy: weight of the policy's entropy, which keeps it exploring.
     max_grad_norm: longer gradients are shortened to it.
     log_std: of the Gaussian policy at the start.
@@ -73,6 +74,8 @@ class A2C:
         gae_lambda=0.95,
         lr_a=1e-3,
         lr_c=2e-3,
+        end_lr=1.0,
+        total_steps=None,
         entropy=0.0,
         max_grad_norm=0.5,
         log_std=0.0,
@@ -84,6 +87,7 @@ class A2C:
         self.state_dim, self.action_bound, self.discrete = state_dim, action_bound, action_bound is None
         self.gamma, self.gae_lambda, self.reward_scale = gamma, gae_lambda, reward_scale
         self.entropy, self.max_grad_norm = entropy, max_grad_norm
+        self.lr_a, self.lr_c, self.end_lr, self.total_steps, self.steps = lr_a, lr_c, end_lr, total_steps, 0
         self.rng = np.random.default_rng(seed)
 
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
@@ -156,10 +160,11 @@ class A2C:
         return g_psi, tape.gradient(loss, self.actor_weights), J_psi
 
     @compiled
-    def _update(self, states, actions, rewards, done):
-        """One step of the master with the gradients of all workers, per step taken."""
+    def _update(self, states, actions, rewards, done, progress):
+        """One step of the master with the gradients of all workers; progress: the part of the training that is over."""
         g_psi, g_theta, J_psi = self.gradients(states, actions, rewards, done)
-        for optimizer, gradient in ((self.critic_opt, g_psi), (self.actor_opt, g_theta)):
+        for optimizer, lr, gradient in (self.critic_opt, self.lr_c, g_psi), (self.actor_opt, self.lr_a, g_theta):
+            optimizer.learning_rate.assign(lr * (1 - (1 - self.end_lr) * progress))
             mean = [g / tf.size(rewards, tf.float32) for g in gradient]
             optimizer.apply(tf.clip_by_global_norm(mean, self.max_grad_norm)[0])
         return J_psi, *map(tf.identity, self.weights)  # read here, the new weights cost next to nothing
@@ -169,11 +174,14 @@ class A2C:
 
         Raises FloatingPointError if a loss is no longer a number.
         """
-        loss, *new_weights = (x.numpy() for x in self._update(self.normaliser(states), actions, rewards, done))
+        progress = np.float32(min(self.steps / self.total_steps, 1) if self.total_steps else 0)
+        results = self._update(self.normaliser(states), actions, rewards, done, progress)
+        loss, *new_weights = (x.numpy() for x in results)
         if not np.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss}")
         if not self.no_normalising:
             self.normaliser.update(states[:-1].reshape(-1, self.state_dim))
+        self.steps += rewards.size
         self._refresh(new_weights)
 
     def get_weights(self):

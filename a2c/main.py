@@ -38,6 +38,8 @@ class Config(command.Options):
     """Learning rate of the actor."""
     lr_c: Positive = 2e-3
     """Learning rate of the critic."""
+    end_lr: Fraction = 1.0
+    """The part of both learning rates that is left at the end of --steps; they fall linearly."""
     entropy: NotNegative = 0.0
     """Weight of the policy's entropy."""
     max_grad_norm: Positive = 0.5
@@ -52,7 +54,7 @@ class Config(command.Options):
     """Units of the hidden layers of both networks."""
 
 
-PRESETS = {"Pendulum-v1": dict(gamma=0.9, steps=800_000)}
+PRESETS = {"Pendulum-v1": dict(steps=1_200_000, gamma=0.9, gae_lambda=0.9, lr_a=2e-3, lr_c=4e-3, end_lr=0.0)}
 
 
 def train(config, agent, envs):
@@ -119,7 +121,7 @@ def main():
     envs = [environments.make(config.env, *each) for each in zip(seeds, modes, strict=True)]
     with quiet():  # TensorFlow loads only now: --help and a wrong flag are answered at once
         from a2c.agent import A2C
-    agent = A2C(*environments.dimensions(envs[0]), **command.keywords(config, A2C))
+    agent = A2C(*environments.dimensions(envs[0]), **command.keywords(config, A2C), total_steps=config.steps)
     if config.train and config.ray:
         train_on_ray(config, agent, seeds)
     elif config.train:

@@ -20,7 +20,8 @@ class ACNet:
     state_dim: length of a state.
     action_dim: length of an action, or the number of actions if they are discrete.
     action_bound: float32 [action_dim], the largest action; None for discrete actions.
-    lr_a, lr_c: learning rates of actor and critic (Adam); they fall linearly to 0 at total_steps, if that is given.
+    lr_a, lr_c: learning rates of actor and critic (Adam); they fall linearly to the part end_lr
+        at total_steps, if that is given.
     entropy: weight of the policy's entropy, which keeps it exploring.
     max_grad_norm: longer gradients are shortened to it.
     log_std, max_log_std: of the Gaussian policy, at the start and at most.
@@ -36,6 +37,7 @@ class ACNet:
         *,
         lr_a=3e-4,
         lr_c=3e-4,
+        end_lr=0.0,
         total_steps=None,
         entropy=1e-3,
         max_grad_norm=0.5,
@@ -47,7 +49,7 @@ class ACNet:
     ):
         self.scope, self.state_dim, self.discrete = scope, state_dim, action_bound is None
         self.entropy, self.max_grad_norm, self.max_log_std = entropy, max_grad_norm, max_log_std
-        self.lr_a, self.lr_c, self.total_steps = lr_a, lr_c, total_steps
+        self.lr_a, self.lr_c, self.end_lr, self.total_steps = lr_a, lr_c, end_lr, total_steps
         self.rng = np.random.default_rng(seed)
 
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
@@ -114,7 +116,7 @@ class ACNet:
             (self.critic_opt, self.lr_c, self.critic_weights, g_psi),
             (self.actor_opt, self.lr_a, self.actor_weights, g_theta),
         ):
-            optimizer.learning_rate.assign(lr * (1 - progress))
+            optimizer.learning_rate.assign(lr * (1 - (1 - self.end_lr) * progress))
             optimizer.apply(tf.clip_by_global_norm(self._split(gradient, variables), self.max_grad_norm)[0])
         self.log_std.assign(tf.minimum(self.log_std, self.max_log_std))
         return self._join(self.critic_weights), self._join(self.actor_weights)

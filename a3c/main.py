@@ -36,9 +36,11 @@ class Config(command.Options):
     gae_lambda: Fraction = 0.95
     """Decay of the advantage estimate; 0 is the book's one-step advantage."""
     lr_a: Positive = 3e-4
-    """Learning rate of the actor; it falls linearly to 0 at the end of --steps."""
+    """Learning rate of the actor."""
     lr_c: Positive = 3e-4
-    """Learning rate of the critic; likewise."""
+    """Learning rate of the critic."""
+    end_lr: Fraction = 0.0
+    """The part of both learning rates that is left at the end of --steps; they fall linearly."""
     entropy: NotNegative = 1e-3
     """Weight of the policy's entropy."""
     max_grad_norm: Positive = 0.5
@@ -57,7 +59,16 @@ class Config(command.Options):
 
 PRESETS = {
     "CartPole-v1": dict(steps=200_000, gamma=0.98, lr_a=1e-3, lr_c=2e-3, hidden=(64, 64)),
-    "Pendulum-v1": dict(steps=800_000, gamma=0.9, lr_a=1e-3, lr_c=2e-3, log_std=0.0, max_log_std=0.0, hidden=(64, 64)),
+    "Pendulum-v1": dict(
+        steps=1_200_000,
+        gamma=0.9,
+        gae_lambda=0.9,
+        lr_a=1e-3,
+        lr_c=2e-3,
+        log_std=0.0,
+        max_log_std=0.0,
+        hidden=(64, 64),
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 import gym
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import Constant
 from scipy import special, stats
 
@@ -50,7 +51,7 @@ class Descent:
     """An optimiser with the plain rule and learning rate 1."""
 
     def __init__(self, variables):
-        self.variables = variables
+        self.variables, self.learning_rate = variables, tf.Variable(0.0)
 
     def apply(self, gradients):
         for variable, gradient in zip(self.variables, gradients, strict=True):
@@ -64,7 +65,7 @@ def test_one_update_descends_on_the_sum_per_step_taken_and_no_further_than_the_n
     g_psi, g_theta, _ = agent.gradients(*joined)
     before = [w.numpy() for w in agent.weights]
     agent.critic_opt, agent.actor_opt = Descent(agent.critic.trainable_weights), Descent(agent.actor_weights)
-    _, *after = agent._update(*joined)
+    _, *after = agent._update(*joined, np.float32(0))
     expected = []
     for gradients in (g_psi, g_theta):
         mean = [g.numpy() / 20 for g in gradients]
@@ -73,6 +74,15 @@ def test_one_update_descends_on_the_sum_per_step_taken_and_no_further_than_the_n
     for old, new, variable, g in zip(before, after, agent.weights, expected, strict=True):
         np.testing.assert_allclose(old - new, g, rtol=1e-2, atol=1e-5)
         np.testing.assert_array_equal(new, variable)
+
+
+@pytest.mark.parametrize("end_lr", [1.0, 0.5, 0.0])
+def test_learning_rates_fall_linearly_until_the_last_step(end_lr):
+    agent, rates = make(lr_a=0.4, lr_c=0.8, end_lr=end_lr, total_steps=80), []
+    for _ in range(6):
+        agent.update(*batch(agent))  # 20 steps each
+        rates.append((agent.actor_opt.learning_rate.numpy(), agent.critic_opt.learning_rate.numpy()))
+    np.testing.assert_allclose(rates, [(0.4 * x, 0.8 * x) for x in np.interp(range(6), [0, 4], [1, end_lr])], rtol=1e-6)
 
 
 def test_gradients_by_hand():
@@ -228,7 +238,7 @@ def test_a_loss_that_is_no_number_is_an_error():
 def run(tmp_path, env_id="CartPole-v1", **settings):
     config = Config(**{"env": env_id, "train": True, "out": tmp_path, **PRESETS.get(env_id, {}), **settings})
     envs = [environments.make(env_id, config.seed + 1000 * w) for w in range(config.workers)]
-    agent = A2C(*environments.dimensions(envs[0]), **keywords(config, A2C))
+    agent = A2C(*environments.dimensions(envs[0]), **keywords(config, A2C), total_steps=config.steps)
     train(config, agent, envs)
     return agent
 
