@@ -161,17 +161,18 @@ def test_a_game_ends_at_21_points():
     assert not env.step(0)[2]
 
 
-def test_window(monkeypatch):
-    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    import pygame
-
-    env = Pong("human")
-    env.reset(seed=0)
-    for _ in range(3):
-        shown, *_ = env.step(0)
-    np.testing.assert_array_equal(pygame.surfarray.array3d(env.window)[1::3, 1::3].swapaxes(0, 1), shown)
-    env.close()
-    assert env.window is None
+def test_window():
+    """In a process of its own: SDL's video driver is chosen once."""
+    script = (
+        "import numpy as np, pygame\nfrom common.pong import Pong\n"
+        "env = Pong('human')\nenv.reset(seed=0)\n"
+        "for _ in range(3):\n    shown, *_ = env.step(0)\n"
+        "window = pygame.surfarray.array3d(env.window)[1::3, 1::3].swapaxes(0, 1)\n"
+        "env.close()\nprint((window == shown).all(), shown.std() > 10, env.window)"
+    )
+    environment = {**os.environ, "SDL_VIDEODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.stdout.split() == ["True", "True", "None"], result.stderr
 
 
 def first_steps(env, seed, steps=500):
