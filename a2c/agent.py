@@ -6,7 +6,7 @@ import tensorlayer as tl
 from tensorflow_probability import distributions as tfd
 
 from common import weights
-from common.acting import MLP
+from common.acting import MLP, sample
 from common.compiling import compiled
 from common.normalising import Normaliser
 
@@ -84,7 +84,7 @@ class A2C:
         hidden=(64, 64),
         seed=0,
     ):
-        self.state_dim, self.action_bound, self.discrete = state_dim, action_bound, action_bound is None
+        self.state_dim, self.discrete = state_dim, action_bound is None
         self.gamma, self.gae_lambda, self.reward_scale = gamma, gae_lambda, reward_scale
         self.entropy, self.max_grad_norm = entropy, max_grad_norm
         self.lr_a, self.lr_c, self.end_lr, self.total_steps, self.steps = lr_a, lr_c, end_lr, total_steps, 0
@@ -209,8 +209,8 @@ class A2C:
         part to clip it, so that what is stored is what was sampled.
         """
         output = self.policy(self.normaliser(s))
-        if self.discrete:  # argmax(logits + Gumbel noise) samples from softmax(logits)
-            return np.argmax(output if greedy else output + self.rng.gumbel(size=output.shape), -1)
+        if self.discrete:
+            return np.argmax(output, -1) if greedy else sample(output, self.rng)
         if greedy:
             return output
         return output + self.std * self.rng.standard_normal(output.shape, np.float32)

@@ -8,7 +8,7 @@ import tensorlayer as tl
 from tensorflow_probability import distributions as tfd
 
 from common import checkpoint, environments, weights
-from common.acting import MLP
+from common.acting import MLP, sample
 from common.compiling import compiled
 from common.normalising import Normaliser
 
@@ -47,7 +47,7 @@ class ACNet:
         hidden=(128, 128),
         seed=0,
     ):
-        self.scope, self.state_dim, self.discrete = scope, state_dim, action_bound is None
+        self.scope, self.discrete = scope, action_bound is None
         self.entropy, self.max_grad_norm, self.max_log_std = entropy, max_grad_norm, max_log_std
         self.lr_a, self.lr_c, self.end_lr, self.total_steps = lr_a, lr_c, end_lr, total_steps
         self.rng = np.random.default_rng(seed)
@@ -202,8 +202,8 @@ class ACNet:
         part to clip it, so that what is stored is what was sampled.
         """
         output = self.policy(self.normaliser(s))
-        if self.discrete:  # argmax(logits + Gumbel noise) samples from softmax(logits)
-            return int(np.argmax(output if greedy else output + self.rng.gumbel(size=output.shape)))
+        if self.discrete:
+            return int(np.argmax(output) if greedy else sample(output, self.rng))
         if greedy:
             return output
         return output + self.std * self.rng.standard_normal(output.shape, np.float32)

@@ -5,7 +5,7 @@ import tensorflow as tf
 import tensorlayer as tl
 
 from common import weights
-from common.acting import MLP
+from common.acting import MLP, sample
 from common.compiling import compiled
 
 
@@ -59,8 +59,7 @@ class Actor:
                 self.policy.refresh()
                 self.stale = False
             logits = self.policy(state)
-        # argmax(logits + Gumbel noise) samples from softmax(logits)
-        return int(np.argmax(logits if greedy else logits + self.rng.gumbel(size=logits.shape)))
+        return int(np.argmax(logits) if greedy else sample(logits, self.rng))
 
     def save(self, path="model/ac", hdf5=False):
         """Write the actor to the folder `path`."""

@@ -61,6 +61,6 @@ class MLP:
         return {"layers": self.layers}
 
 
-def sample(logits: np.ndarray, rng: np.random.Generator) -> int:
-    """An action from softmax(logits): argmax(logits + Gumbel noise) has that distribution."""
-    return int(np.argmax(logits + rng.gumbel(size=logits.shape)))
+def sample(logits: np.ndarray, rng: np.random.Generator):
+    """Actions from softmax(logits [..., n]), int [...]: argmax(logits + Gumbel noise) has that distribution."""
+    return np.argmax(logits + rng.gumbel(size=logits.shape), -1)

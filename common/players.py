@@ -67,7 +67,7 @@ def _play(policy: MLP, seed: int) -> Episode:
     states, actions, rewards = [], [], []
     terminated = truncated = False
     while not (terminated or truncated):
-        action = sample(policy(state), rng)
+        action = int(sample(policy(state), rng))
         states.append(pack(state) if state.dtype == np.int8 else state)
         state, reward, terminated, truncated, _ = env.step(action)
         actions.append(action)

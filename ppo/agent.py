@@ -6,7 +6,7 @@ import tensorlayer as tl
 from tensorflow_probability import distributions as tfd
 
 from common import weights
-from common.acting import MLP
+from common.acting import MLP, sample
 from common.compiling import compiled
 
 
@@ -192,8 +192,8 @@ class PPO:
         part to clip it, so that what is stored is what was sampled.
         """
         output = self.policy(s)
-        if self.discrete:  # argmax(logits + Gumbel noise) samples from softmax(logits)
-            return int(np.argmax(output if greedy else output + self.rng.gumbel(size=output.shape)))
+        if self.discrete:
+            return int(np.argmax(output) if greedy else sample(output, self.rng))
         if greedy:
             return output
         return output + self.std * self.rng.standard_normal(output.shape, np.float32)

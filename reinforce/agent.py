@@ -172,7 +172,7 @@ class PolicyGradient:
     def get_action(self, s, greedy=False):
         """An action, int, for the state s [state_dim]; greedy: the most likely one."""
         logits = self.policy(s)
-        return int(np.argmax(logits)) if greedy else sample(logits, self.rng)
+        return int(np.argmax(logits) if greedy else sample(logits, self.rng))
 
     def store_transition(self, s, a, r):
         """Remember one step of the path that is being played. s: a state, or a picture that is packed already."""

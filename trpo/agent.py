@@ -7,7 +7,7 @@ import tensorlayer as tl
 from tensorflow_probability import distributions as tfd
 
 from common import weights
-from common.acting import MLP
+from common.acting import MLP, sample
 from common.compiling import compiled
 
 
@@ -265,8 +265,8 @@ class TRPO:
         discrete, and mean then holds the logits. greedy: the most likely action.
         """
         mean, value, log_std = self.policy(state), self.value(state)[0], self.log_std_now
-        if self.discrete:  # argmax(logits + Gumbel noise) samples from softmax(logits)
-            action = int(np.argmax(mean if greedy else mean + self.rng.gumbel(size=mean.shape)))
+        if self.discrete:
+            action = int(np.argmax(mean) if greedy else sample(mean, self.rng))
             return action, value, mean[action] - np.log(np.exp(mean - mean.max()).sum()) - mean.max(), mean, 0.0
         noise = np.zeros_like(mean) if greedy else self.rng.standard_normal(mean.shape, np.float32)
         logp = -(0.5 * noise**2 + log_std + 0.5 * np.log(2 * np.pi)).sum()
