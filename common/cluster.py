@@ -58,7 +58,8 @@ def actors(cls, arguments: list[dict]) -> list:
 
     One that dies is begun anew, on another node if its own is gone, and so is the call that it was working on.
     """
-    for_ever = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(cls)
+    # num_cpus: with 0 Ray ignores the strategy, with more than a little some could wait for ever
+    for_ever = ray.remote(num_cpus=0.001, max_restarts=-1, max_task_retries=-1)(cls)
     strategies = (NodeAffinitySchedulingStrategy(node, soft=True) for node in itertools.cycle(cores()))
     return [for_ever.options(scheduling_strategy=next(strategies)).remote(**each) for each in arguments]
 

@@ -12,6 +12,7 @@ from ray.cluster_utils import Cluster
 MORTAL = """
 import os, pathlib, signal, time
 import gym
+import ray
 from gym.envs.classic_control import CartPoleEnv
 
 FOLDER = pathlib.Path({folder!r})
@@ -23,7 +24,7 @@ class Mortal(CartPoleEnv):
     def step(self, action):
         Mortal.steps += 1
         if Mortal.steps == 1:
-            (FOLDER / f"{{os.getpid()}}.process").touch()
+            (FOLDER / f"{{os.getpid()}}.process").write_text(ray.get_runtime_context().get_node_id())
         if Mortal.steps == 1000 and not (FOLDER / "killed").exists():
             (FOLDER / "killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -49,6 +50,7 @@ def cluster(tmp_path):
     (folder / "mortal.py").write_text(MORTAL.format(folder=str(folder)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder))
+        patch.setenv("RAY_worker_niceness", "0")  # by default a busy machine would starve them
         nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
         nodes.add_node(num_cpus=1)
     yield nodes.address, folder
@@ -74,7 +76,9 @@ def test_two_nodes_learn_cartpole_and_go_on_when_a_worker_is_killed(cluster, tmp
     result = run(algorithm, tmp_path, *flags, PYTHONPATH=str(folder))
     assert result.returncode == 0, result.stderr
     assert (folder / "killed").exists()
-    assert len(list(folder.glob("*.process"))) >= 3  # two workers, and the one that took the dead one's place
+    nodes = [file.read_text() for file in folder.glob("*.process")]
+    assert len(nodes) >= 3  # two workers, and the one that took the dead one's place
+    assert len(set(nodes)) == 2
     (model,) = (tmp_path / "model" / algorithm).iterdir()
     table = np.loadtxt(model / "episodes.csv", delimiter=",", skiprows=1)
     assert table[-1, 1] >= 30_000
