@@ -54,8 +54,11 @@ class Config(command.Options):
 PONG = dict(
     steps=40_000_000,
     solved=None,
-    batch_size=4,
-    learning_rate=1e-3,
+    learning_rate=3e-3,
+    baseline="value",
+    lr_c=3e-3,
+    c_update_epochs=4,
+    reward_scale=1.0,
     reset_at_points=True,
     hidden=(200,),
     workers=os.cpu_count() or 1,
