@@ -204,13 +204,10 @@ class PolicyGradient:
         self.reward_buffer.clear()
 
     def save(self, path="model/reinforce", hdf5=False):
-        """Write the policy and, if there is one, the value baseline to the folder `path`."""
-        weights.save(path, hdf5, **self._networks())
+        """Write the policy to the folder `path`; a baseline serves training alone."""
+        weights.save(path, hdf5, actor=[self.actor])
 
     def load(self, path="model/reinforce"):
         """Read what `save` wrote. Raises UserError if it is missing, damaged or of another network."""
-        weights.load(path, **self._networks())
+        weights.load(path, actor=[self.actor])
         self._refresh()
-
-    def _networks(self):
-        return {"actor": [self.actor], **({"critic": [self.critic]} if self.baseline == "value" else {})}

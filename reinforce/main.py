@@ -49,6 +49,8 @@ class Config(command.Options):
     """Units of the hidden layers of both networks."""
     workers: Annotated[int, Range(0)] = 0
     """Processes that play the batch's episodes side by side; 0: this one plays them one by one, and can --render."""
+    sampled: bool = False
+    """Test with actions drawn from the policy, as in training, not with the likeliest."""
 
 
 PONG = dict(
@@ -113,11 +115,11 @@ def is_solved(config, run):
 
 
 def test(config, agent):
-    """Play greedily with the trained weights."""
+    """Play with the trained weights, greedily or --sampled."""
     from common.playing import play, weights_folder
 
     agent.load(weights_folder(config))
-    return play(config, lambda state: agent.get_action(state, greedy=True))
+    return play(config, lambda state: agent.get_action(state, greedy=not config.sampled))
 
 
 def main():

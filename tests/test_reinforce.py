@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from common import command, environments
+from common import command, environments, playing
 from reinforce.agent import PolicyGradient
 from reinforce.main import Config, train
+from reinforce.main import test as play_with_weights
 
 
 def make(**settings):
@@ -120,12 +121,20 @@ def test_unknown_baseline_is_refused():
 
 @pytest.mark.parametrize("hdf5", [False, True])
 def test_save_and_load(tmp_path, hdf5):
-    agent, other = (make(seed=seed, baseline="value") for seed in (1, 2))
+    agent, other = (make(seed=seed) for seed in (1, 2))
     agent.save(tmp_path, hdf5)
     other.load(tmp_path)
     states = np.eye(3, dtype=np.float32)
     np.testing.assert_array_equal(other.policy(states), agent.policy(states))
-    np.testing.assert_array_equal(other.value(states), agent.value(states))
+
+
+def test_greedy_and_sampled_tests(tmp_path, monkeypatch):
+    agent, played = make(), {}
+    agent.save(tmp_path / "model/reinforce/CartPole-v1")
+    monkeypatch.setattr(playing, "play", lambda config, get_action: {get_action(np.ones(3)) for _ in range(50)})
+    for sampled in (False, True):
+        played[sampled] = len(play_with_weights(Config(test=True, out=tmp_path, sampled=sampled), agent))
+    assert played == {False: 1, True: 2}
 
 
 def test_the_books_own_loop_runs():
