@@ -138,6 +138,7 @@ class ACNet:
         """The master of Algorithm 5.21: one step of the global network with a worker's gradients.
 
         g_psi, g_theta: as `gradients` gives them.  states: float32 [L, state_dim], what the worker saw.
+        Returns the weights after it, as `get_weights` does.
         """
         with self.lock:
             progress = min(self.steps / self.total_steps, 1.0) if self.total_steps else 0.0
@@ -146,6 +147,7 @@ class ACNet:
                 self.normaliser.update(states)
             self.steps += len(states)
             self.updates += 1
+            return self.get_weights()
 
     def get_weights(self):
         """psi and theta, each in one float32 vector, and the statistics of the states by name."""

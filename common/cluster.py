@@ -65,18 +65,19 @@ def actors(cls, arguments: list[dict]) -> list:
 
 
 class RemoteNet:
-    """Stands for a global network that is a Ray actor."""
+    """Stands for a global network that is a Ray actor; one call an update, as its answer brings the new weights."""
 
     def __init__(self, actor):
         self.actor = actor
+        self.weights = actor.get_weights.options(num_returns=3).remote()
 
     def apply_gradients(self, *arguments) -> None:
-        """Send gradients; no need to wait, as the actor takes one call of a worker after the other."""
-        self.actor.apply_gradients.remote(*arguments)
+        """Send gradients; `get_weights` waits for the answer."""
+        self.weights = self.actor.apply_gradients.options(num_returns=3).remote(*arguments)
 
     def get_weights(self) -> list:
         """psi, theta and statistics: in parts, because Ray is twice as fast with less than 100 KB."""
-        return ray.get(self.actor.get_weights.options(num_returns=3).remote())
+        return ray.get(self.weights)
 
 
 class Queue:
