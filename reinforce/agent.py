@@ -26,7 +26,8 @@ class PolicyGradient:
     a pixel and multiplied as the sparse row that it is.
 
     state_dim: length of a state.  action_num: number of actions.
-    learning_rate, lr_c: learning rates of the policy and of the value baseline (Adam).
+    learning_rate, lr_c: learning rates of the policy and of the value baseline (Adam); they fall linearly to the
+        part end_lr at total_steps, if that is given.
     gamma: discount.  gamma_t: keep the weight gamma^t of Eq. (5.2), which the text advises to drop.
     baseline: 'none', 'normalise' (returns of the batch to mean 0 and deviation 1) or 'value' (V(s), Eq. 5.3).
     c_update_epochs: gradient steps of the value baseline an update.
@@ -44,6 +45,8 @@ class PolicyGradient:
         gamma_t=False,
         baseline="normalise",
         lr_c=1e-2,
+        end_lr=1.0,
+        total_steps=None,
         c_update_epochs=20,
         reward_scale=0.1,
         reset_at_points=False,
@@ -54,7 +57,8 @@ class PolicyGradient:
             raise ValueError(f"baseline must be 'none', 'normalise' or 'value', not '{baseline}'")
         self.gamma, self.gamma_t, self.baseline = gamma, gamma_t, baseline
         self.reward_scale, self.c_update_epochs = reward_scale, c_update_epochs
-        self.reset_at_points, self.state_dim = reset_at_points, state_dim
+        self.learning_rate, self.lr_c, self.end_lr, self.total_steps = learning_rate, lr_c, end_lr, total_steps
+        self.reset_at_points, self.state_dim, self.steps = reset_at_points, state_dim, 0
         self.rng = np.random.default_rng(seed)
 
         self.actor = self._network(state_dim, hidden, action_num, gain=0.01)  # state -> logits
@@ -102,8 +106,10 @@ class PolicyGradient:
         self.critic_opt.apply(tape.gradient(loss, self.critic.trainable_weights))
         return loss
 
-    def _gradient_steps(self, states, actions, advantage, returns, mask, paths):
-        """All gradient steps of one update."""
+    def _gradient_steps(self, states, actions, advantage, returns, mask, paths, progress):
+        """All gradient steps of one update; progress: the part of the training that is over."""
+        for optimizer, lr in (self.actor_opt, self.learning_rate), (self.critic_opt, self.lr_c):
+            optimizer.learning_rate.assign(lr * (1 - (1 - self.end_lr) * progress))
         actor_loss, critic_loss = self.train_actor(states, actions, advantage, paths), 0.0
         if self.baseline == "value":
             for _ in tf.range(self.c_update_epochs):
@@ -123,6 +129,7 @@ class PolicyGradient:
         advantage, n = self._discount_and_norm_rewards(), len(self.action_buffer)
         paths = float(np.sum(np.array(self.time_buffer) == 0))
         weight = advantage * self.gamma ** np.array(self.time_buffer) if self.gamma_t else advantage  # Eq. (5.2)
+        progress = min(self.steps / self.total_steps, 1) if self.total_steps else 0
         states = self._states()
 
         def pad(x, dtype=np.float32):
@@ -136,10 +143,12 @@ class PolicyGradient:
             pad(self.return_buffer),
             pad(np.ones(n)),
             np.float32(paths),
+            np.float32(progress),
         )
         actor_loss, critic_loss = (float(x) for x in losses)
         if not np.isfinite(actor_loss + critic_loss):
             raise FloatingPointError(f"the loss is {actor_loss + critic_loss}")
+        self.steps += n
         self._refresh()
         for buffer in (self.state_buffer, self.action_buffer, self.return_buffer, self.time_buffer):
             buffer.clear()

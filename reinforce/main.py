@@ -39,6 +39,8 @@ class Config(command.Options):
     """none: Eq. (5.2), normalise: the listing's, value: V(s) in Eq. (5.3)."""
     lr_c: Positive = 1e-2
     """Learning rate of the value baseline."""
+    end_lr: Fraction = 1.0
+    """The part of both learning rates that is left at the end of --steps; they fall linearly."""
     c_update_epochs: Count = 20
     """Gradient steps of the value baseline an update."""
     reward_scale: Positive = 0.1
@@ -54,11 +56,12 @@ class Config(command.Options):
 
 
 PONG = dict(
-    steps=40_000_000,
+    steps=30_000_000,
     solved=None,
-    learning_rate=3e-3,
+    learning_rate=1.5e-3,
     baseline="value",
     lr_c=3e-3,
+    end_lr=0.0,
     c_update_epochs=4,
     reward_scale=1.0,
     reset_at_points=True,
@@ -129,7 +132,7 @@ def main():
     with quiet():  # TensorFlow loads only now: --help and a wrong flag are answered at once
         from reinforce.agent import PolicyGradient
     state_dim, action_num, _ = environments.dimensions(env)
-    agent = PolicyGradient(state_dim, action_num, **command.keywords(config, PolicyGradient))
+    agent = PolicyGradient(state_dim, action_num, **command.keywords(config, PolicyGradient), total_steps=config.steps)
     if config.train:
         (train_side_by_side if config.workers else train)(config, agent, env)
     if config.test:
