@@ -16,7 +16,8 @@ def pack(state: np.ndarray) -> np.ndarray:
 
 def entries(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What `pack` made, uint8 [states, n / 4] -> (row, column) int64 [entries, 2], value float32 [entries] not 0."""
-    row, byte = np.nonzero(packed)  # few bytes are not 0, and only those are unpacked
-    which, bit = np.nonzero(np.unpackbits(packed[row, byte, None], axis=1))
-    negative, column = np.divmod(byte[which] * 8 + bit, packed.shape[1] * 4)
-    return np.stack([row[which], column], axis=1), (1 - 2 * negative).astype(np.float32)
+    place = np.flatnonzero(packed != 0)  # few bytes are not 0, and only those are unpacked
+    which, bit = np.divmod(np.flatnonzero(np.unpackbits(packed.ravel()[place]) != 0), 8)
+    row, bit = np.divmod(place[which] * 8 + bit, packed.shape[1] * 8)
+    negative, column = np.divmod(bit, packed.shape[1] * 4)
+    return np.stack([row, column], axis=1), (1 - 2 * negative).astype(np.float32)

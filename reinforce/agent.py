@@ -126,11 +126,11 @@ class PolicyGradient:
         is no longer a number.
         """
         self.finish_path()
-        advantage, n = self._discount_and_norm_rewards(), len(self.action_buffer)
+        states, n = self._states(), len(self.action_buffer)
+        advantage = self._discount_and_norm_rewards(states)
         paths = float(np.sum(np.array(self.time_buffer) == 0))
         weight = advantage * self.gamma ** np.array(self.time_buffer) if self.gamma_t else advantage  # Eq. (5.2)
         progress = min(self.steps / self.total_steps, 1) if self.total_steps else 0
-        states = self._states()
 
         def pad(x, dtype=np.float32):
             x = np.asarray(x, dtype)
@@ -168,14 +168,18 @@ class PolicyGradient:
         self.policy.refresh()
         self.value.refresh()
 
-    def _discount_and_norm_rewards(self):
-        """The returns of the buffered paths less the baseline, float [steps]: the bracket of Eq. (5.3)."""
+    def _discount_and_norm_rewards(self, states=None):
+        """The returns of the buffered paths less the baseline, float [steps]: the bracket of Eq. (5.3).
+
+        states: what `_states` gives, if it is at hand.
+        """
         self.finish_path()
         returns = np.array(self.return_buffer, float)
         if self.baseline == "normalise":
             return (returns - returns.mean()) / (returns.std() + 1e-8)
         if self.baseline == "value":
-            return returns - self.critic.forward(self._states())[: len(returns), 0].numpy()
+            states = self._states() if states is None else states
+            return returns - self.critic.forward(states)[: len(returns), 0].numpy()
         return returns
 
     def get_action(self, s, greedy=False):

@@ -114,6 +114,16 @@ def test_episode_lengths_do_not_recompile():
     assert agent.state_buffer == agent.action_buffer == agent.reward_buffer == agent.return_buffer == []
 
 
+@pytest.mark.parametrize("end_lr", [1.0, 0.5, 0.0])
+def test_learning_rates_fall_linearly_until_the_last_step(end_lr):
+    agent, rates = make(learning_rate=0.4, lr_c=0.8, end_lr=end_lr, total_steps=80, baseline="value"), []
+    for _ in range(6):
+        play_path(agent, np.ones(20))
+        agent.learn()
+        rates.append((agent.actor_opt.learning_rate.numpy(), agent.critic_opt.learning_rate.numpy()))
+    np.testing.assert_allclose(rates, [(0.4 * x, 0.8 * x) for x in np.interp(range(6), [0, 4], [1, end_lr])], rtol=1e-6)
+
+
 def test_unknown_baseline_is_refused():
     with pytest.raises(ValueError, match="mean"):
         make(baseline="mean")
