@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 
+import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -155,7 +156,11 @@ class Training:
         axes = figure.subplots()
         _, steps, reward, running, _ = zip(*self.rows, strict=True)
         axes.plot(steps, reward, color="0.75", linewidth=0.8, label="episode")
-        axes.plot(steps, running, color="C0", label="running (0.9 / 0.1)")
+        if (window := len(self.rows) // 50) > 10:  # of a long run, the running reward would be one blue band
+            mean = np.convolve(reward, np.full(window, 1 / window), "valid")
+            axes.plot(steps[window - 1 :], mean, color="C0", label=f"mean of {window}")
+        else:
+            axes.plot(steps, running, color="C0", label="running (0.9 / 0.1)")
         axes.set(
             xlabel="environment steps", ylabel="episode reward", title=f"{self.config.algorithm}, {self.config.env}"
         )
