@@ -1,11 +1,13 @@
 """Several processes that play whole episodes at the same time."""
 
 import itertools
+import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import NamedTuple
 
 import numpy as np
@@ -58,7 +60,14 @@ def _start(env_id: str) -> None:
     """What each process does first."""
     global env
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process; the one that trains decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     env = environments.make(env_id, seed=0)
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed could not say goodbye; without this its players would wait for ever."""
+    parent_process().join()
+    os._exit(1)
 
 
 def _play(policy: MLP, seed: int) -> Episode:

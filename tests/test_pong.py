@@ -353,6 +353,15 @@ def test_the_command_trains_and_plays(command, tmp_path):
     }
 
 
+def wait_for_the_end_of(group):
+    """Fail unless all processes of the group end within 20 seconds (multiprocessing's own helper is the last to go)."""
+    deadline = time.time() + 20
+    with pytest.raises(ProcessLookupError):
+        while time.time() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.1)
+
+
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="signals to a process group")
 def test_ctrl_c_reaches_all_processes_and_only_one_answers(tmp_path):
     process = subprocess.Popen(
@@ -369,11 +378,22 @@ def test_ctrl_c_reaches_all_processes_and_only_one_answers(tmp_path):
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr and "Weights and episodes.csv" in stdout
     assert len((tmp_path / "model/reinforce/Pong-v0/episodes.csv").read_text().splitlines()) == 1 + 4  # a whole batch
-    deadline = time.time() + 20  # multiprocessing's own helper is the last to go
-    with pytest.raises(ProcessLookupError):  # no process is left
-        while time.time() < deadline:
-            os.killpg(process.pid, 0)
-            time.sleep(0.1)
+    wait_for_the_end_of(process.pid)
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="signals to a process group")
+def test_players_end_with_a_run_that_is_killed(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-u", str(ROOT / "reinforce/main.py"), "--train", "--env", "Pong-v0", "--workers", "2"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    process.stdout.readline()
+    process.kill()
+    process.wait()
+    wait_for_the_end_of(process.pid)
 
 
 def test_refusals(command, tmp_path):
