@@ -71,6 +71,9 @@ class RemoteNet:
         self.actor = actor
         self.weights = actor.get_weights.options(num_returns=3).remote()
 
+    def __reduce__(self):
+        return RemoteNet, (self.actor,)  # a worker that is begun anew asks anew
+
     def apply_gradients(self, *arguments) -> None:
         """Send gradients; `get_weights` waits for the answer."""
         self.weights = self.actor.apply_gradients.options(num_returns=3).remote(*arguments)

@@ -62,7 +62,7 @@ class Training:
         """Whether another episode is to be played. Saves what is due: nothing is half done between two of them."""
         if self.best_of and self.rows:
             running = [row[3] for row in self.rows[self.best_of - 1 :: self.best_of]]
-            if running[-1] == max(running):
+            if running and running[-1] == max(running):
                 self.agent.save(self.folder, self.config.hdf5)
         if time.perf_counter() - self.saved > SAVE_EVERY:
             self.save()
@@ -116,7 +116,7 @@ class Training:
         elif kind is KeyboardInterrupt:  # the second Ctrl-C: the episode is cut, so the run can't be resumed from here
             self._save_weights()
             print(f"Weights: {self.folder}")
-        elif kind is FloatingPointError:
+        elif kind and issubclass(kind, FloatingPointError):
             kept = (
                 f"the last good weights are in {self.folder}" if weights.exist(self.folder) else "nothing was saved yet"
             )
