@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import io
 import itertools
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn, get_type_hints
@@ -78,14 +79,19 @@ class Options:
         return Path(inspect.getfile(type(self))).resolve().parent.name
 
     @property
+    def file_name(self) -> str:
+        """The environment's id, as far as every system allows it in a file's name."""
+        return re.sub("[/:]", "-", self.env)
+
+    @property
     def model_folder(self) -> Path:
         """Where the weights, the configuration and the table of episodes go."""
-        return self.out / "model" / self.algorithm / self.env.replace("/", "-")
+        return self.out / "model" / self.algorithm / self.file_name
 
     @property
     def pretrained_folder(self) -> Path:
         """The weights that come with the repository."""
-        return Path(inspect.getfile(type(self))).resolve().parent / "pretrained" / self.env.replace("/", "-")
+        return Path(inspect.getfile(type(self))).resolve().parent / "pretrained" / self.file_name
 
     def run_settings(self) -> dict:
         """What a training run depends on: environment, seed, budget and hyperparameters."""
@@ -94,7 +100,7 @@ class Options:
 
     def image_file(self, suffix: str) -> Path:
         """Where a picture of this algorithm on this environment goes."""
-        return self.out / "image" / f"{self.algorithm}_{self.env.replace('/', '-')}{suffix}"
+        return self.out / "image" / f"{self.algorithm}_{self.file_name}{suffix}"
 
 
 def parse(config_class: type, presets: dict[str, dict]):

@@ -1,6 +1,7 @@
 """Environments: gym's, under the book's ids or today's, with actions kept inside their bounds."""
 
 import difflib
+import importlib
 import os
 import re
 import sys
@@ -113,6 +114,12 @@ def require_actions(env, kind: str, instead: str) -> None:
 
 def _make(env_id: str, render_mode: str | None):
     rendering = {"render_mode": render_mode} if render_mode else {}  # the reader's own environment may know no modes
+    module, _, _ = env_id.rpartition(":")
+    if module:  # 'module:id', imported first
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UserError(f"--env {env_id}: {error}") from None
     try:
         with warnings.catch_warnings():  # "out of date" for CartPole-v0, which the book uses
             warnings.simplefilter("ignore")

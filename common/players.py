@@ -1,5 +1,6 @@
 """Several processes that play whole episodes at the same time."""
 
+import atexit
 import itertools
 import os
 import signal
@@ -62,6 +63,7 @@ def _start(env_id: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process; the one that trains decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     env = environments.make(env_id, seed=0)
+    atexit.register(globals().pop, "env")  # that thread would keep it, and Pong's emulator complains if it is kept
 
 
 def _end_with_parent() -> None:

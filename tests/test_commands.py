@@ -27,6 +27,8 @@ BAD_INPUT = [
     (["--train", "--seed", "-1"], "--seed must be at least 0"),
     (["--train", "--env", "Nonsense-v0"], "no environment 'Nonsense-v0'"),
     (["--train", "--env", "Pendulm-v1"], "Pendulum-v1"),
+    (["--train", "--env", "nosuch:X-v0"], "No module named 'nosuch'"),
+    (["--train", "--env", "a:b:c"], "No module named 'a:b'"),
     (["--train", "--env", "FrozenLake-v1"], "observations must be vectors"),
     (["--train", "--steps", "None"], "needs an end"),
     (["--test", "--record", "film.txt"], ".gif or .mp4"),
