@@ -355,6 +355,20 @@ def test_the_command_trains_and_plays(command, tmp_path):
     }
 
 
+def training(folder):
+    """A run with two players, in a process group of its own, that has finished a game."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", str(ROOT / "reinforce/main.py"), "--train", "--env", "Pong-v0", "--workers", "2"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    process.stdout.readline()
+    return process
+
+
 def wait_for_the_end_of(group):
     """Fail unless all processes of the group end within 20 seconds (multiprocessing's own helper is the last to go)."""
     deadline = time.time() + 20
@@ -366,15 +380,7 @@ def wait_for_the_end_of(group):
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="signals to a process group")
 def test_ctrl_c_reaches_all_processes_and_only_one_answers(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-u", str(ROOT / "reinforce/main.py"), "--train", "--env", "Pong-v0", "--workers", "2"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    process.stdout.readline()
+    process = training(tmp_path)
     os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
@@ -385,16 +391,9 @@ def test_ctrl_c_reaches_all_processes_and_only_one_answers(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="signals to a process group")
 def test_players_end_with_a_run_that_is_killed(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-u", str(ROOT / "reinforce/main.py"), "--train", "--env", "Pong-v0", "--workers", "2"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    process.stdout.readline()
+    process = training(tmp_path)
     process.kill()
-    process.wait()
+    process.communicate()
     wait_for_the_end_of(process.pid)
 
 
