@@ -39,7 +39,7 @@ class Config(command.Options):
     lr_c: Positive = 2e-3
     """Learning rate of the critic."""
     end_lr: Fraction = 1.0
-    """The part of both learning rates that is left at the end of --steps; they fall linearly."""
+    """The part of both learning rates that is left at the end of --steps, if given; they fall linearly."""
     entropy: NotNegative = 0.0
     """Weight of the policy's entropy."""
     max_grad_norm: Positive = 0.5
@@ -94,8 +94,9 @@ def train_on_ray(config, agent, seeds):
     from common import cluster
     from common.progress import Training
 
-    with cluster.connect(config.ray, config.algorithm) as ray, Training(config, agent) as run:
-        shares = np.array_split(seeds, min(len(seeds), len(cluster.cores())))
+    with Training(config, agent) as run, cluster.connect(config.ray, config.algorithm) as ray:
+        fresh = np.array(seeds) + run.steps  # a resumed run does not repeat itself
+        shares = np.array_split(fresh, min(len(seeds), len(cluster.cores())))
         nodes = cluster.actors(Node, [dict(config=config, seeds=share.tolist()) for share in shares])
         while run.goes_on():
             agent_weights = ray.put(agent.get_weights())

@@ -40,7 +40,7 @@ class Config(command.Options):
     lr_c: Positive = 3e-4
     """Learning rate of the critic."""
     end_lr: Fraction = 0.0
-    """The part of both learning rates that is left at the end of --steps; they fall linearly."""
+    """The part of both learning rates that is left at the end of --steps, if given; they fall linearly."""
     entropy: NotNegative = 1e-3
     """Weight of the policy's entropy."""
     max_grad_norm: Positive = 0.5
@@ -73,12 +73,13 @@ PRESETS = {
 
 
 def train(config, agent, workers):
-    """Start every worker in a thread of its own and wait for them."""
+    """Start every worker in a thread of its own, but the first, and wait for them."""
     with quiet():
         import tensorflow as tf
     from common.progress import Training
 
-    with Training(config, agent, *(worker.env for worker in workers)) as run:
+    generators = {worker.name: worker.AC.rng for worker in workers}
+    with Training(config, agent, *(worker.env for worker in workers), **generators) as run:
         coord = tf.train.Coordinator()
 
         def report(episode_reward, length):
@@ -91,10 +92,11 @@ def train(config, agent, workers):
             with coord.stop_on_exception():
                 worker.work(agent, coord, report)
 
-        threads = [threading.Thread(target=job, args=(worker,), name=worker.name, daemon=True) for worker in workers]
+        threads = [threading.Thread(target=job, args=(each,), name=each.name, daemon=True) for each in workers[1:]]
         for thread in threads:
             thread.start()
         try:
+            job(workers[0])  # in the main thread: elsewhere macOS opens no window
             coord.join(threads)  # raises what a worker has raised
         finally:
             coord.request_stop()
@@ -109,12 +111,13 @@ def train_on_ray(config, agent, net, workers):
     from common import cluster
     from common.progress import Training
 
-    with cluster.connect(config.ray, config.algorithm) as ray, Training(config, agent) as run:
+    with Training(config, agent) as run, cluster.connect(config.ray, config.algorithm) as ray:
         master, episodes = ray.remote(num_cpus=0)(ACNet).remote("Global_Net", **net), cluster.Queue()
         ray.get(master.set_state.remote(agent.get_state()))
+        fresh = [{**each, "seed": each["seed"] + run.steps} for each in workers]  # a resumed run does not repeat itself
         work = [
             worker.work.remote(cluster.RemoteNet(master), cluster.Endless(), episodes.put)
-            for worker in cluster.actors(Worker, workers)
+            for worker in cluster.actors(Worker, fresh)
         ]
         while run.goes_on():
             ended, _ = ray.wait(work, timeout=1)

@@ -1,5 +1,9 @@
-"""The whole state of a training run on disk, so that --resume goes on as if it had never stopped."""
+"""The whole state of a training run on disk, so that --resume goes on as if it had never stopped.
 
+State is what training changes. A number that a constructor was given is none: a resumed run takes it from its flags.
+"""
+
+import inspect
 import json
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from common.command import UserError
 from common.weights import replacing
 
 OURS = {"common", "reinforce", "ac", "a2c", "a3c", "trpo", "ppo", "acktr", "ddpg", "td3", "sac"}
+NUMBERS = (np.ndarray, np.generic, int, float)
 
 
 def save(path: Path, **objects) -> None:
@@ -21,10 +26,10 @@ def save(path: Path, **objects) -> None:
         np.savez(temporary, **collect(**objects))
 
 
-def load(path: Path, **objects) -> None:
-    """Bring objects built with the same configuration to the state that `save` wrote.
+def load(path: Path, **objects) -> dict[str, np.ndarray]:
+    """Bring objects to the state that `save` wrote; returns all that the file holds, by name.
 
-    Raises UserError if the file is missing, damaged or of a run with another configuration.
+    Raises UserError if the file is missing, damaged or of objects of other sizes.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -34,6 +39,7 @@ def load(path: Path, **objects) -> None:
     except Exception as error:
         raise UserError(f"{path} is damaged ({error})") from None
     restore(arrays, path, **objects)
+    return arrays
 
 
 def collect(**objects) -> dict[str, np.ndarray]:
@@ -55,14 +61,16 @@ def _variables(value) -> list | None:
     if isinstance(value, tl.models.Model):
         return value.all_weights
     if isinstance(value, keras.optimizers.Optimizer):
-        return value.variables
+        return [variable for variable in value.variables if variable is not value.learning_rate]
     return [value] if isinstance(value, tf.Variable) else None
 
 
 def _members(value) -> dict:
-    """The attributes of an object of this project; the NumPy copies follow from the models."""
-    ours = type(value).__module__.split(".")[0] in OURS and not isinstance(value, MLP)
-    return vars(value) if ours else {}
+    """What may be state in an object of this project; the NumPy copies follow from the models."""
+    if type(value).__module__.split(".")[0] not in OURS or isinstance(value, MLP):
+        return {}
+    arguments = inspect.signature(type(value)).parameters
+    return {name: each for name, each in vars(value).items() if name not in arguments or not isinstance(each, NUMBERS)}
 
 
 def _collect(name: str, value, arrays: dict) -> None:
@@ -70,9 +78,9 @@ def _collect(name: str, value, arrays: dict) -> None:
         arrays.update({f"{name}/{i}": np.asarray(variable) for i, variable in enumerate(variables)})
     elif isinstance(value, np.random.Generator):
         arrays[name] = np.array(json.dumps(value.bit_generator.state))
-    elif isinstance(value, (np.ndarray, np.generic, int, float)):
+    elif isinstance(value, NUMBERS):
         arrays[name] = np.asarray(value)
-    elif isinstance(value, list) and all(isinstance(each, (np.ndarray, np.generic, int, float)) for each in value):
+    elif isinstance(value, list) and all(isinstance(each, NUMBERS) for each in value):
         arrays[name] = np.array(value)
     else:
         for key, member in _members(value).items():

@@ -128,7 +128,7 @@ def parse(config_class: type, presets: dict[str, dict]):
         if stop.code:
             raise UserError(_one_line(complaint.getvalue())) from None
         raise
-    config = dataclasses.replace(config, env=env_id)
+    config = dataclasses.replace(config, env=env_id, render=config.render and config.train)
     if env_id != given:
         print(f"{given} of the book is {env_id} today.")
     _check(config)
@@ -201,6 +201,8 @@ def _check(config: Options) -> None:
         raise UserError(f"--record writes .gif or .mp4, not '{config.record}'")
     if config.resume and not config.train:
         raise UserError("--resume goes on with training: give --train too")
+    if config.render and getattr(config, "ray", None):
+        raise UserError("--render shows what this process plays, and with --ray others play: leave one of them out")
 
 
 def _ranges(hint) -> list[Range]:

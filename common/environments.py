@@ -19,6 +19,7 @@ with quiet():  # gym 0.26.2 prints a banner
 SUCCESSORS = {"Pendulum-v0": "Pendulum-v1", "BipedalWalker-v2": "BipedalWalker-v3"}
 
 # Atari's ids of old, with the book's preprocessing: the state is the difference of two pictures, 80x80 pixels flat.
+PICTURE = gym.spaces.Box(-1, 1, (6400,), np.int8)
 gym.register("Pong-v0", "common.pong:make", max_episode_steps=10_000)
 gym.register(
     "PongDeterministic-v4",
@@ -59,6 +60,13 @@ class BoundedActions(gym.ActionWrapper):
         return (np.minimum(np.maximum(action, -self.bound), self.bound) + self.centre).view(_Float64)
 
 
+class FloatStates(gym.ObservationWrapper):
+    """Gives states of whole numbers as float32, as integers are taken for pictures (`common.pixels`)."""
+
+    def observation(self, observation):
+        return np.asarray(observation, np.float32)
+
+
 def has_display() -> bool:
     """Whether a window can be opened here."""
     if os.environ.get("SDL_VIDEODRIVER") in ("dummy", "offscreen"):
@@ -79,6 +87,8 @@ def make(env_id: str, seed: int, render_mode: str | None = None) -> gym.Env:
     *_, action_bound = dimensions(env)
     if action_bound is not None:
         env = BoundedActions(env)
+    if env.observation_space.dtype.kind != "f" and env.observation_space != PICTURE:
+        env = FloatStates(env)
     env.reset(seed=seed)
     return env
 

@@ -5,6 +5,8 @@ from typing import ClassVar
 import gym
 import numpy as np
 
+from common.environments import PICTURE
+
 try:
     import ale_py
     from ale_py import roms
@@ -103,7 +105,7 @@ class Differences(gym.Wrapper):
     where to. The first one of a game is zero. Actions: 0 nothing, 1 up, 2 down.
     """
 
-    observation_space = gym.spaces.Box(-1, 1, (6400,), np.int8)
+    observation_space = PICTURE
     action_space = gym.spaces.Discrete(3)
     ACTIONS = (0, 2, 3)  # of the game
 

@@ -1,7 +1,6 @@
 """What a training run leaves behind: the line on the terminal, the table of episodes, the curve, the weights."""
 
 import csv
-import itertools
 import json
 import signal
 import sys
@@ -28,12 +27,15 @@ class Training:
     best_of: where the loop plays this many episodes at a time, keep the weights after the batch that ended on the
         highest running reward, not the last ones. (--resume goes on from the last ones all the same.)
 
+    generators: other random generators that the run draws from, by name.
+
     steps: environment steps so far.  episode: episodes so far.
     """
 
-    def __init__(self, config: Options, agent, *envs, best_of: int = 0):
+    def __init__(self, config: Options, agent, *envs, best_of: int = 0, **generators):
         self.config, self.agent, self.best_of = config, agent, best_of
-        self.state = {"agent": agent, **{f"env_{i}": env.unwrapped.np_random for i, env in enumerate(envs)}}
+        envs = {f"env_{i}": env.unwrapped.np_random for i, env in enumerate(envs)}
+        self.state = {"agent": agent, **envs, **generators}
         self.folder = config.model_folder
         self.rows: list[list] = []  # episode, steps, reward, running reward, seconds
         self.steps = self.episode = 0
@@ -96,7 +98,7 @@ class Training:
     def save(self) -> None:
         """Write the weights, the table, the curve and what --resume needs."""
         self._save_weights()
-        checkpoint.save(self.folder / "resume.npz", **self.state)
+        checkpoint.save(self.folder / "resume.npz", rows=np.array(self.rows), **self.state)
         with replacing(self.folder / "config.json") as path:
             path.write_text(json.dumps(self.config.run_settings(), indent=2) + "\n")
         with replacing(self.folder / "episodes.csv") as path, open(path, "w", newline="") as file:
@@ -115,7 +117,8 @@ class Training:
             print(f"Weights and episodes.csv: {self.folder} | Curve: {self.config.image_file('.png')}")
         elif kind is KeyboardInterrupt:  # the second Ctrl-C: the episode is cut, so the run can't be resumed from here
             self._save_weights()
-            print(f"Weights: {self.folder}")
+            if weights.exist(self.folder):
+                print(f"Weights: {self.folder}")
         elif kind and issubclass(kind, FloatingPointError):
             kept = (
                 f"the last good weights are in {self.folder}" if weights.exist(self.folder) else "nothing was saved yet"
@@ -145,10 +148,8 @@ class Training:
             raise UserError(f"--out: can't write to {folder} ({error.strerror})") from None
 
     def _resume(self) -> None:
-        checkpoint.load(self.folder / "resume.npz", **self.state)
-        with open(self.folder / "episodes.csv", newline="") as file:
-            for row in itertools.islice(csv.reader(file), 1, None):
-                self.rows.append([int(row[0]), int(row[1]), *map(float, row[2:])])
+        for episode, steps, *rest in checkpoint.load(self.folder / "resume.npz", **self.state)["rows"].tolist():
+            self.rows.append([int(episode), int(steps), *rest])
         self.episode, self.steps = self.rows[-1][:2] if self.rows else (0, 0)
 
     def _plot(self) -> None:

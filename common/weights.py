@@ -75,8 +75,8 @@ def load(folder: str | Path, **networks: list) -> None:
 
 
 def exist(folder: Path) -> bool:
-    """Whether the folder holds any weights."""
-    return any(any(folder.glob(pattern)) for pattern in ("*.npz", "*.hdf5"))
+    """Whether the folder holds any weights; what --resume needs is none."""
+    return any({*folder.glob("*.npz"), *folder.glob("*.hdf5")} - {folder / "resume.npz"})
 
 
 def _named(parts: list) -> dict[str, tf.Variable | np.ndarray]:

@@ -71,7 +71,7 @@ class DDPG:
     ):
         self.action_dim, self.state_dim, self.action_range = action_dim, state_dim, action_range
         self.gamma, self.tau, self.batch_size, self.reward_scale = gamma, tau, batch_size, reward_scale
-        self.noise, self.ou_theta, self.var, self.var_decay = noise, ou_theta, var, var_decay
+        self.noise, self.ou_theta, self.variance, self.var_decay = noise, ou_theta, var, var_decay
         self.batch_norm = batch_norm
         self.rng = np.random.default_rng(seed)
 
@@ -163,7 +163,7 @@ class DDPG:
         losses = [float(loss) for loss in self._learn(batches)]
         if not np.isfinite(losses).all():
             raise FloatingPointError(f"the loss is {sum(losses)}")
-        self.var *= self.var_decay**steps
+        self.variance *= self.var_decay**steps
         self.policy.refresh()
 
     def get_action(self, s, greedy=False):
@@ -175,7 +175,7 @@ class DDPG:
         if self.noise == "ou":  # Eq. (6.1) with mean 0 and dt = 1; its stationary variance is 1
             self.ou += -self.ou_theta * self.ou + (1 - (1 - self.ou_theta) ** 2) ** 0.5 * noise
             noise = self.ou
-        a = a + np.sqrt(self.var, dtype=np.float32) * self.action_range * noise
+        a = a + np.sqrt(self.variance, dtype=np.float32) * self.action_range * noise
         return np.minimum(np.maximum(a, -self.action_range), self.action_range)
 
     def store_transition(self, s, a, r, s_, done=False):

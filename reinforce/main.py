@@ -40,7 +40,7 @@ class Config(command.Options):
     lr_c: Positive = 1e-2
     """Learning rate of the value baseline."""
     end_lr: Fraction = 1.0
-    """The part of both learning rates that is left at the end of --steps; they fall linearly."""
+    """The part of both learning rates that is left at the end of --steps, if given; they fall linearly."""
     c_update_epochs: Count = 20
     """Gradient steps of the value baseline an update."""
     reward_scale: Positive = 0.1
@@ -127,6 +127,8 @@ def test(config, agent):
 
 def main():
     config = command.parse(Config, PRESETS)
+    if config.render and config.workers:
+        raise command.UserError("--render shows what this process plays, and others play: give --workers 0 too")
     env = environments.make(config.env, config.seed, "human" if config.render else None)
     environments.require_actions(env, "discrete", instead="a2c, a3c, trpo and ppo")
     with quiet():  # TensorFlow loads only now: --help and a wrong flag are answered at once

@@ -154,6 +154,7 @@ def test_ctrl_c_saves_and_exits_130_and_resume_goes_on(command, tmp_path):
     played = len((model / "episodes.csv").read_text().splitlines()) - 1
     assert played >= 20
 
+    (model / "episodes.csv").unlink()  # it is there for the reader; the run is in resume.npz
     result = command("ppo", "--train", "--resume", "--steps", 200 * (played + 3))
     assert result.returncode == 0, result.stderr
     assert len((model / "episodes.csv").read_text().splitlines()) - 1 == played + 3
@@ -172,6 +173,14 @@ def test_nan_stops_the_run_and_keeps_the_weights(command, tmp_path):
     assert result.returncode == 1
     assert re.fullmatch(r"error: the loss is nan at step \d+; the last good weights are in \S+\n", result.stderr)
     assert (tmp_path / "model/ppo/Pendulum-v1/actor.npz").read_bytes() == before
+
+
+def test_render_is_for_training_and_for_what_this_process_plays(command):
+    for algorithm, flags in ("a3c", ["--ray"]), ("reinforce", ["--env", "Pong-v0", "--workers", 2]):
+        result = command(algorithm, "--train", "--render", *flags)
+        assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+        assert "--render shows what this process plays" in result.stderr
+    assert "There is no display here" in command("ppo", "--test", "--render", "--test-episodes", 1).stdout
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

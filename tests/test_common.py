@@ -20,6 +20,7 @@ from common.command import Range, UserError
 from common.compiling import compiled
 from common.normalising import Normaliser
 from common.quiet import quiet
+from ddpg.agent import DDPG
 
 
 def network(units=5, act=tf.nn.tanh, scale=2.0):
@@ -193,6 +194,18 @@ def test_checkpoint_restores_the_random_generator(tmp_path):
     np.testing.assert_array_equal(other.random(3), expected)
 
 
+def test_checkpoint_keeps_what_training_changes_and_not_what_the_constructor_was_given(tmp_path):
+    """A resumed run takes its learning rates and the like from its own flags."""
+    settings = dict(lr_a=1.0, gamma=0.5), dict(lr_a=2.0, gamma=0)
+    old, new = (DDPG(1, 3, np.float32([2]), memory_capacity=9, **each) for each in settings)
+    old.variance, old.pointer = 0.125, 4
+    old.actor_opt.iterations.assign(7)
+    checkpoint.save(tmp_path / "run.npz", agent=old)
+    checkpoint.load(tmp_path / "run.npz", agent=new)
+    assert (new.variance, new.pointer, int(new.actor_opt.iterations)) == (0.125, 4, 7)
+    assert (float(new.actor_opt.learning_rate), new.gamma) == (2, 0)
+
+
 def test_checkpoint_refuses_what_is_no_checkpoint(tmp_path):
     with pytest.raises(UserError, match="no training run to resume"):
         checkpoint.load(tmp_path / "run.npz")
@@ -257,6 +270,22 @@ def test_actions_are_clipped_and_moved_into_unequal_bounds():
     assert environments.dimensions(env)[2].tolist() == [2.0, 2.0]
     assert env.step(np.array([-5.0, 5.0]))[0].tolist() == [0.0, 2.0]
     assert env.step(np.array([0.5, -0.5]))[0].tolist() == [2.5, -0.5]
+
+
+def test_states_of_whole_numbers_become_float32():
+    """Left as integers they would be taken for pictures."""
+
+    class Bits(gym.Env):
+        observation_space, action_space = gym.spaces.MultiBinary(4), gym.spaces.Discrete(2)
+
+        def reset(self, **_):
+            return np.ones(4, np.int8), {}
+
+    gym.register("Bits-v0", entry_point=Bits)
+    state, _ = environments.make("Bits-v0", 0).reset()
+    assert (state.dtype, state.tolist()) == (np.float32, [1, 1, 1, 1])
+    state, _ = environments.make("Pong-v0", 0).reset()
+    assert state.dtype == np.int8
 
 
 def test_infinite_bounds_and_other_spaces_are_refused():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from common import environments, pixels
+from common import environments, pixels, weights
 from common.command import UserError, keywords
 from common.players import Players
 from common.pong import Differences, Pong, binary
@@ -322,6 +322,14 @@ def test_the_best_weights_stay(tmp_path):
     agent.load(config.model_folder)
     assert agent.actor.all_weights[-1].numpy()[0] == 1
     assert np.load(config.model_folder / "resume.npz")["agent/actor/3"][0] == 2
+
+
+def test_a_run_without_a_game_leaves_no_weights(tmp_path):
+    config = Config(train=True, env="Pong-v0", out=tmp_path, hidden=(4,))
+    env, agent = make_agent(config)
+    with Training(config, agent, env, best_of=2):
+        pass
+    assert (config.model_folder / "resume.npz").exists() and not weights.exist(config.model_folder)
 
 
 def test_float16_weights_load(tmp_path):

@@ -1,6 +1,7 @@
 """--ray: workers in processes of their own, on a cluster of two nodes, and what happens when one dies."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -39,6 +40,12 @@ class Broken(CartPoleEnv):
         raise RuntimeError("the pole broke")
 
 gym.register("Broken-v0", entry_point=Broken, max_episode_steps=500)
+
+class Nan(CartPoleEnv):
+    def step(self, action):
+        return super().step(action)[0], float("nan"), False, False, {{}}
+
+gym.register("Nan-v0", entry_point=Nan, max_episode_steps=500)
 """
 
 
@@ -85,11 +92,18 @@ def test_two_nodes_learn_cartpole_and_go_on_when_a_worker_is_killed(cluster, tmp
     assert table[-10:, 2].mean() > 150 > 50 > table[:10, 2].mean()
 
 
-def test_a_worker_that_raises_ends_the_run_with_its_error(cluster, tmp_path):
+@pytest.mark.parametrize(
+    "env_id, message",
+    [
+        ("Broken-v0", r"(.|\n)*\nRuntimeError: the pole broke\n"),
+        ("Nan-v0", r"error: a gradient of Worker_\d is not finite at step \d+; nothing was saved yet\n"),
+    ],
+)
+def test_a_worker_that_raises_ends_the_run_with_its_error(cluster, tmp_path, env_id, message):
     address, folder = cluster
-    result = run("a3c", tmp_path, "--env", "mortal:Broken-v0", "--ray", address, PYTHONPATH=str(folder))
+    result = run("a3c", tmp_path, "--env", f"mortal:{env_id}", "--ray", address, PYTHONPATH=str(folder))
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1] == "RuntimeError: the pole broke"
+    assert re.fullmatch(message, result.stderr)
 
 
 def test_no_cluster_at_the_address(tmp_path):
