@@ -174,7 +174,8 @@ def _ray_here(arguments: list[str]) -> list[str]:
 
 def _one_line(box: str) -> str:
     """The message of tyro's error box, without the box, the flag's help and the footer."""
-    lines = [line.strip("│| ") for line in box.splitlines()]
+    plain = re.sub(r"\x1b\[[\d;]*m", "", box)  # on a terminal it has colours
+    lines = [line.strip("│| ") for line in plain.splitlines()]
     paragraphs = " ".join("\n" if set(line) <= set("─-╭╮╰╯") else line for line in lines[1:])
     message, *hints = (text.strip() for text in paragraphs.split("\n"))
     suggestion = next((hint for hint in hints if hint.startswith("Perhaps you meant")), "")

@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 import inspect
 import json
+import os
 import re
 import signal
 import subprocess
@@ -63,6 +64,18 @@ def test_bad_input_is_one_line_and_status_2(command, no_tensorflow, tmp_path, fl
     assert message in result.stderr
     assert result.stderr.count("\n") == 1 and result.stderr.startswith("error: ")
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_a_wrong_flag_is_one_line_on_a_terminal_too():
+    """There the message comes in a coloured box."""
+    master, slave = os.openpty()
+    words = [sys.executable, ROOT / "ppo/main.py", "--train", "--batch", "3"]
+    process = subprocess.run(words, stdout=slave, stderr=slave, env=os.environ | {"TERM": "xterm-256color"})
+    os.close(slave)
+    assert process.returncode == 2
+    expected = b"error: Unrecognized options: --batch, 3 (perhaps you meant --batch-size); --help lists the flags\r\n"
+    assert os.read(master, 10_000) == expected
 
 
 def test_unknown_method_names_the_choices(command):
