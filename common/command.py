@@ -181,7 +181,7 @@ def _one_line(box: str) -> str:
     suggestion = next((hint for hint in hints if hint.startswith("Perhaps you meant")), "")
     words = suggestion.split()
     nearest = next((word for word in words if word.startswith("--")), "")
-    return message + (f" (perhaps you meant {nearest})" if nearest else "") + "; --help lists the flags"
+    return message.rstrip(".") + (f" (perhaps you meant {nearest})" if nearest else "") + "; --help lists the flags"
 
 
 def _check(config: Options) -> None:

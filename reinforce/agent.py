@@ -42,6 +42,7 @@ class PolicyGradient:
         part end_lr at total_steps, if that is given.
     gamma: discount.  gamma_t: keep the weight gamma^t of Eq. (5.2), which the text advises to drop.
     baseline: 'none', 'normalise' (returns of the batch to mean 0 and deviation 1) or 'value' (V(s), Eq. 5.3).
+    entropy: weight of the policy's entropy, which keeps it exploring.
     c_update_epochs: gradient steps of the value baseline an update.
     reward_scale: rewards are multiplied by it, so that values are of the order of 1.
     reset_at_points: any reward other than 0 is a point that ends a path, though the game goes on (Pong).
@@ -59,6 +60,7 @@ class PolicyGradient:
         lr_c=1e-2,
         end_lr=1.0,
         total_steps=None,
+        entropy=0.0,
         c_update_epochs=20,
         reward_scale=0.1,
         reset_at_points=False,
@@ -68,7 +70,7 @@ class PolicyGradient:
         if baseline not in ("none", "normalise", "value"):
             raise ValueError(f"baseline must be 'none', 'normalise' or 'value', not '{baseline}'")
         self.gamma, self.gamma_t, self.baseline = gamma, gamma_t, baseline
-        self.reward_scale, self.c_update_epochs = reward_scale, c_update_epochs
+        self.reward_scale, self.entropy, self.c_update_epochs = reward_scale, entropy, c_update_epochs
         self.learning_rate, self.lr_c, self.end_lr, self.total_steps = learning_rate, lr_c, end_lr, total_steps
         self.reset_at_points, self.state_dim, self.steps = reset_at_points, state_dim, 0
         self.rng = np.random.default_rng(seed)
@@ -98,15 +100,17 @@ class PolicyGradient:
         model.train()
         return model
 
-    def train_actor(self, state, action, weight, paths):
+    def train_actor(self, state, action, weight, mask, paths):
         """One ascent step on J of Algorithm 5.18, whose gradient is Eq. (5.3).
 
         state: float32 [batch, state_dim], dense or sparse.  action: int [batch].  weight: float32 [batch], the
-        advantage, 0 in padding rows.  paths: B, the number of trajectories.
+        advantage.  mask: float32 [batch]; both are 0 in padding rows.  paths: B, the number of trajectories.
         """
         with tf.GradientTape() as tape:
-            log_prob = -tf.nn.sparse_softmax_cross_entropy_with_logits(action, self.actor.forward(state))
-            loss = -tf.reduce_sum(log_prob * weight) / paths
+            logits = self.actor.forward(state)
+            log_prob = -tf.nn.sparse_softmax_cross_entropy_with_logits(action, logits)
+            entropy = tf.nn.softmax_cross_entropy_with_logits(tf.nn.softmax(logits), logits)
+            loss = -tf.reduce_sum(log_prob * weight + self.entropy * entropy * mask) / paths
         self.actor_opt.apply(tape.gradient(loss, self.actor.trainable_weights))
         return loss
 
@@ -122,7 +126,7 @@ class PolicyGradient:
         """All gradient steps of one update; progress: the part of the training that is over."""
         for optimizer, lr in (self.actor_opt, self.learning_rate), (self.critic_opt, self.lr_c):
             optimizer.learning_rate.assign(lr * (1 - (1 - self.end_lr) * progress))
-        actor_loss, critic_loss = self.train_actor(states, actions, advantage, paths), 0.0
+        actor_loss, critic_loss = self.train_actor(states, actions, advantage, mask, paths), 0.0
         if self.baseline == "value":
             for _ in tf.range(self.c_update_epochs):
                 critic_loss = self.train_critic(returns, states, mask)

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, nothing to install
 
 from common import command, environments
-from common.command import Count, Fraction, Positive, Range
+from common.command import Count, Fraction, NotNegative, Positive, Range
 from common.quiet import quiet
 
 
@@ -41,6 +41,8 @@ class Config(command.Options):
     """Learning rate of the value baseline."""
     end_lr: Fraction = 1.0
     """The part of both learning rates that is left at the end of --steps, if given; they fall linearly."""
+    entropy: NotNegative = 0.0
+    """Weight of the policy's entropy, which keeps it exploring."""
     c_update_epochs: Count = 20
     """Gradient steps of the value baseline an update."""
     reward_scale: Positive = 0.1
@@ -56,12 +58,13 @@ class Config(command.Options):
 
 
 PONG = dict(
-    steps=30_000_000,
+    steps=45_000_000,
     solved=None,
     learning_rate=1.5e-3,
     baseline="value",
     lr_c=3e-3,
     end_lr=0.0,
+    entropy=1e-3,
     c_update_epochs=4,
     reward_scale=1.0,
     reset_at_points=True,

@@ -50,21 +50,23 @@ def test_equal_returns_do_not_divide_by_zero():
     assert np.isfinite(agent.policy(np.zeros(3))).all()
 
 
-@pytest.mark.parametrize("gamma_t", [False, True])
-def test_loss_is_equation_5_2_over_a_batch_of_paths(gamma_t):
+@pytest.mark.parametrize("gamma_t, entropy", [(False, 0.0), (True, 0.0), (False, 0.3)])
+def test_loss_is_equation_5_2_over_a_batch_of_paths(gamma_t, entropy):
     """Two paths of different lengths, padded; the loss is the sum over steps divided by the number of paths."""
-    agent = make(gamma=0.5, baseline="none", gamma_t=gamma_t)
+    agent = make(gamma=0.5, baseline="none", gamma_t=gamma_t, entropy=entropy)
     first = play_path(agent, [1.0, 2.0, 4.0])
     agent.finish_path()
     second = play_path(agent, [8.0], seed=1)
     states, actions = np.concatenate([first[:3], second[:1]]), np.array(agent.action_buffer)
-    pi = probabilities(agent, states)[np.arange(4), actions]
+    pi = probabilities(agent, states)
+    H = -np.sum(pi * np.log(pi))
+    pi = pi[np.arange(4), actions]
     weight = np.array([3.0, 4.0, 4.0, 8.0]) * ([1, 0.5, 0.25, 1] if gamma_t else 1)
     losses = []
     step = agent._update
     agent._update = lambda *arguments: losses.append(step(*arguments)) or losses[-1]
     agent.learn()
-    assert losses[0][0].numpy() == pytest.approx(-np.sum(np.log(pi) * weight) / 2, rel=1e-4)
+    assert losses[0][0].numpy() == pytest.approx(-(np.sum(np.log(pi) * weight) + entropy * H) / 2, rel=1e-4)
 
 
 def test_baseline_is_unbiased_as_equation_5_4_says():
@@ -81,7 +83,7 @@ def test_baseline_is_unbiased_as_equation_5_4_says():
         """dJ / d bias_1 of each batch, [batches]."""
         found.clear()
         for a, w in zip(actions, weight, strict=True):
-            agent.train_actor(np.tile(state, (batch, 1)), a, w.astype(np.float32), float(batch))
+            agent.train_actor(np.tile(state, (batch, 1)), a, w.astype(np.float32), np.ones(batch), float(batch))
         return np.array(found)
 
     error = np.sqrt(p * (1 - p) / actions.size)
