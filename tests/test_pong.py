@@ -397,6 +397,44 @@ def test_ctrl_c_reaches_all_processes_and_only_one_answers(tmp_path):
     wait_for_the_end_of(process.pid)
 
 
+ENDLESS = """
+import gym
+from gym.envs.classic_control import CartPoleEnv
+
+class Endless(CartPoleEnv):
+    def step(self, action):
+        return self.reset()[0], 1.0, False, False, {}
+
+gym.register("Endless-v0", entry_point=Endless)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="signals to a process group")
+def test_the_second_ctrl_c_does_not_wait_for_the_players(tmp_path):
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    words = ("--train", "--env", "endless:Endless-v0", "--workers", "2")
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "reinforce/main.py"), *words],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (tmp_path / "image").exists() and process.poll() is None:  # training begins once --out was tried
+        time.sleep(0.1)
+    time.sleep(3)
+    os.killpg(process.pid, signal.SIGINT)
+    assert any("Ctrl-C again stops at once" in line for line in process.stderr)
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        _, stderr = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert (process.returncode, stderr) == (130, "\nStopped.\n")
+    wait_for_the_end_of(process.pid)
+
+
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="signals to a process group")
 def test_players_end_with_a_run_that_is_killed(tmp_path):
     process = training(tmp_path)
