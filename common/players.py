@@ -76,7 +76,7 @@ def _end_with_parent() -> None:
 
 
 def _play(policy: MLP, seed: int) -> Episode:
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, 1])  # not the stream that the environment makes of the seed
     state, _ = env.reset(seed=int(seed))
     states, actions, rewards = [], [], []
     terminated = truncated = False

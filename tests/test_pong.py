@@ -284,6 +284,17 @@ def test_players():
             list(players.play(agent.policy, [8, 9]))
 
 
+def test_a_players_actions_are_independent_of_its_environments_chance():
+    """From one seed and one stream, the first action would tell which number of the start state is the larger."""
+    agent = PolicyGradient(4, 2)
+    agent.actor.all_weights[-2].assign(np.zeros((32, 2)))
+    agent._refresh()
+    with Players("CartPole-v1", 1) as players:
+        episodes = list(players.play(agent.policy, range(64)))
+    found = [(each.states[0, 0] < each.states[0, 1]) == each.actions[0] for each in episodes]
+    assert 16 < sum(found) < 48
+
+
 def run_training(folder, episodes, workers, resume=False):
     config = Config(
         train=True,
