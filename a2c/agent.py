@@ -141,9 +141,9 @@ class A2C:
         return tf.stack(advs[::-1])
 
     def gradients(self, states, actions, rewards, done):
-        """(g_psi, g_theta) of Algorithm 5.20, summed over the steps of W workers; arguments: see `Worker.collect`.
+        """(g_psi, g_theta, J_psi) of Algorithm 5.20, summed over the steps of W workers.
 
-        g_theta is that of -J, as optimisers descend.
+        Arguments: see `Worker.collect`.  g_theta is that of -J, as optimisers descend.
         """
         value = tf.reshape(self.critic(tf.reshape(states, [-1, self.state_dim])), states.shape[:2])
         adv = self.advantage(value, rewards, done)

@@ -157,7 +157,7 @@ class ActorCritic:
         self.critic = Critic(state_dim, lr_c, **settings, hidden=hidden, seed=seed + 2**20)
         self.state_dim, self.action_num = state_dim, action_num
         self.gamma, self.n_steps, self.reward_scale = gamma, n_steps, reward_scale
-        self.rng = np.random.default_rng(seed)
+        self.rng = np.random.default_rng(seed + 2**21)  # not the stream that the actor draws from
         self.state_buffer, self.action_buffer, self.reward_buffer = [], [], []  # the last L steps
         self.logits = None  # of the state that the last update saw, until the next action
 

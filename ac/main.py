@@ -49,7 +49,7 @@ def train(config, agent, env):
     from common.progress import Training
 
     with Training(config, agent, env) as run:
-        while run.goes_on() and not is_solved(config, run):
+        while run.goes_on(config.solved):
             state, _ = env.reset()
             episode_reward, length, done = 0.0, 0, False
             while not done:
@@ -61,11 +61,6 @@ def train(config, agent, env):
                 length += 1
                 done = terminated or truncated
             run.log(episode_reward, length)
-
-
-def is_solved(config, run):
-    """Whether the running reward of the episodes so far has reached config.solved."""
-    return config.solved is not None and bool(run.rows) and run.rows[-1][3] >= config.solved
 
 
 def test(config, agent):

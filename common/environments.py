@@ -69,16 +69,26 @@ class FloatStates(gym.ObservationWrapper):
 
 def has_display() -> bool:
     """Whether a window can be opened here."""
-    if os.environ.get("SDL_VIDEODRIVER") in ("dummy", "offscreen"):
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return False
-    return not sys.platform.startswith("linux") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    with quiet():  # the variable may be left over from a session that has gone: SDL tries
+        import pygame
+
+        try:
+            pygame.display.init()
+            return pygame.display.get_driver() not in ("dummy", "offscreen")
+        except pygame.error:
+            return False
+        finally:
+            pygame.display.quit()
 
 
 def make(env_id: str, seed: int, render_mode: str | None = None) -> gym.Env:
     """A seeded environment of gym, or of Gymnasium where gym has no such id and Gymnasium is installed.
 
     `step` returns (state, reward, terminated, truncated, info): terminated is a true end of the task,
-    truncated is a time limit. Raises UserError on an unknown id (with the nearest names) and on spaces
+    truncated is a time limit. An environment that takes no render_mode (a reader's own, perhaps) is made without.
+    Raises UserError on an unknown id (with the nearest names) and on spaces
     that no folder of this project serves.
     """
     if render_mode == "human" and not has_display():
@@ -123,7 +133,7 @@ def require_actions(env, kind: str, instead: str) -> None:
 
 
 def _make(env_id: str, render_mode: str | None):
-    rendering = {"render_mode": render_mode} if render_mode else {}  # the reader's own environment may know no modes
+    rendering = {"render_mode": render_mode} if render_mode else {}
     module, _, _ = env_id.rpartition(":")
     if module:  # 'module:id', imported first
         try:
@@ -134,7 +144,12 @@ def _make(env_id: str, render_mode: str | None):
         with warnings.catch_warnings():  # "out of date" for CartPole-v0, which the book uses
             warnings.simplefilter("ignore")
             # gym's passive checker uses np.bool8, which NumPy 2 no longer has
-            return gym.make(env_id, **rendering, disable_env_checker=True)
+            try:
+                return gym.make(env_id, **rendering, disable_env_checker=True)
+            except TypeError:
+                if not rendering:
+                    raise
+                return gym.make(env_id, disable_env_checker=True)
     except gym.error.DependencyNotInstalled as error:
         raise UserError(f"{env_id} needs a package that is not installed: {error}") from None
     except gym.error.Error:

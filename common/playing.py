@@ -23,13 +23,16 @@ def weights_folder(config: Options) -> Path:
 def play(config: Options, get_action: Callable) -> list[float]:
     """Play config.test_episodes episodes with `get_action(state)`; returns each episode's reward.
 
-    With a display the first episode is shown; without one, or with --record, it becomes a film.
+    With a display they are shown; without one, or with --record, the first becomes a film.
     """
     film_file = config.record
     if film_file is None and not environments.has_display():
         film_file = config.image_file(".gif")
         print(f"There is no display here: the first episode goes to {film_file}")
     env = environments.make(config.env, config.seed, "rgb_array" if film_file else "human")
+    if env.render_mode is None:
+        film_file = None
+        print(f"{config.env} can't be shown: it takes no render_mode")
     rewards, start = [], time.perf_counter()
     for episode in range(config.test_episodes):
         state, _ = env.reset()
@@ -41,7 +44,7 @@ def play(config: Options, get_action: Callable) -> list[float]:
             episode_reward += reward
             done = terminated or truncated
         if frames:
-            write_film(film_file, frames, env.metadata["render_fps"])
+            write_film(film_file, frames, env.metadata.get("render_fps", 30))
         rewards.append(float(episode_reward))
         print(
             f"Testing | Episode: {episode + 1}/{config.test_episodes} | Episode Reward: {episode_reward:.4f}"

@@ -60,8 +60,11 @@ class Training:
         self.handler = signal.signal(signal.SIGINT, self._interrupt)
         return self
 
-    def goes_on(self) -> bool:
-        """Whether another episode is to be played. Saves what is due: nothing is half done between two of them."""
+    def goes_on(self, solved: float | None = None) -> bool:
+        """Whether another episode is to be played: not beyond the budget or a running reward of `solved`.
+
+        Saves what is due: nothing is half done between two episodes.
+        """
         if self.best_of and self.rows:
             running = [row[3] for row in self.rows[self.best_of - 1 :: self.best_of]]
             if running and running[-1] == max(running):
@@ -70,7 +73,8 @@ class Training:
             self.save()
         steps, episodes = self.config.steps, self.config.episodes
         within = (not steps or self.steps < steps) and (not episodes or self.episode < episodes)
-        return within and not self.interrupted
+        is_solved = solved is not None and bool(self.rows) and self.rows[-1][3] >= solved
+        return within and not is_solved and not self.interrupted
 
     def log(self, episode_reward: float, length: int) -> None:
         """Close an episode: its reward is the sum of the environment's own rewards over `length` steps."""

@@ -79,7 +79,7 @@ def train(config, agent, env):
     from common.progress import Training
 
     with Training(config, agent, env) as run:
-        while run.goes_on() and not is_solved(config, run):
+        while run.goes_on(config.solved):
             state, _ = env.reset()
             episode_reward, length, done = 0.0, 0, False
             while not done:
@@ -105,7 +105,7 @@ def train_side_by_side(config, agent, env):
         Training(config, agent, env, best_of=config.batch_size) as run,
         Players(config.env, min(config.workers, config.batch_size)) as players,
     ):
-        while run.goes_on() and not is_solved(config, run):
+        while run.goes_on(config.solved):
             seeds = agent.rng.integers(2**31, size=config.batch_size)
             for states, actions, rewards, last_state, terminated in players.play(agent.policy, seeds):
                 for transition in zip(states, actions, rewards, strict=True):
@@ -113,11 +113,6 @@ def train_side_by_side(config, agent, env):
                 agent.finish_path(last_state, terminated)
                 run.log(sum(rewards), len(rewards))
             agent.learn()
-
-
-def is_solved(config, run):
-    """Whether the running reward of the episodes so far has reached config.solved."""
-    return config.solved is not None and bool(run.rows) and run.rows[-1][3] >= config.solved
 
 
 def test(config, agent):

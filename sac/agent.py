@@ -10,10 +10,10 @@ from common.compiling import compiled
 
 
 class ReplayBuffer:
-    """A ring of the last `capacity` transitions, in one float32 array made at the first `push`."""
+    """A ring of the last `capacity` transitions, in one float32 array; position: transitions pushed so far."""
 
     def __init__(self, capacity, seed=0):
-        self.capacity, self.position, self.size = capacity, 0, 0
+        self.capacity, self.position = capacity, 0
         self.rng = np.random.default_rng(seed)
 
     def allocate(self, state_dim, action_dim):
@@ -25,14 +25,13 @@ class ReplayBuffer:
         """Remember one step; done: whether the task ended there (not a time limit)."""
         if not hasattr(self, "buffer"):
             self.allocate(len(state), len(action))
-        row, state_dim = self.buffer[self.position], self.sizes[0]
+        row, state_dim = self.buffer[self.position % self.capacity], self.sizes[0]
         row[:state_dim] = state
         row[state_dim : -state_dim - 2] = action
         row[-state_dim - 2] = reward
         row[-state_dim - 1 : -1] = next_state
         row[-1] = done
-        self.position = (self.position + 1) % self.capacity
-        self.size = min(self.size + 1, self.capacity)
+        self.position += 1
 
     def sample(self, batch_size):
         """state, action, reward, next_state, done: float32 [batch_size, dim]; reward and done: [batch_size]."""
@@ -41,10 +40,10 @@ class ReplayBuffer:
 
     def sample_batches(self, steps, batch_size):
         """float32 [steps, batch_size, transition], the columns in the order of `sample`."""
-        return self.buffer[self.rng.integers(self.size, size=(steps, batch_size))]
+        return self.buffer[self.rng.integers(len(self), size=(steps, batch_size))]
 
     def __len__(self):
-        return self.size
+        return min(self.position, self.capacity)
 
 
 def dense(n_in, n_out, act, gain, name, rng):

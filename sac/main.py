@@ -4,6 +4,7 @@ python sac/main.py --train         learn Pendulum, save the weights and the curv
 python sac/main.py --test          play with them
 """
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,11 +64,13 @@ def train(config, agent, env):
 
     replay_buffer = agent.replay_buffer
     with Training(config, agent, env) as run:
+        if config.alpha is not None:  # and not that of the run which --resume has brought back
+            agent.log_alpha.assign(math.log(config.alpha))
         while run.goes_on():
             state, _ = env.reset()
             episode_reward, length, done = 0.0, 0, False
             while not done:
-                if len(replay_buffer) < config.start_steps:
+                if replay_buffer.position < config.start_steps:
                     action = agent.policy_net.sample_action()
                 else:
                     action = agent.policy_net.get_action(state)
@@ -77,7 +80,7 @@ def train(config, agent, env):
                 episode_reward += reward
                 length += 1
                 done = terminated or truncated
-                if len(replay_buffer) >= config.start_steps and replay_buffer.position % config.update_every == 0:
+                if replay_buffer.position >= config.start_steps and replay_buffer.position % config.update_every == 0:
                     agent.update(
                         config.batch_size,
                         config.reward_scale,

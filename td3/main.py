@@ -71,7 +71,7 @@ def train(config, agent, env):
             state, _ = env.reset()
             episode_reward, length, done = 0.0, 0, False
             while not done:
-                if len(replay_buffer) < config.start_steps:
+                if replay_buffer.position < config.start_steps:
                     action = agent.policy_net.sample_action()
                 else:
                     action = agent.policy_net.get_action(state, config.explore_noise_scale)
@@ -81,7 +81,7 @@ def train(config, agent, env):
                 episode_reward += reward
                 length += 1
                 done = terminated or truncated
-                if len(replay_buffer) >= config.start_steps and replay_buffer.position % config.update_every == 0:
+                if replay_buffer.position >= config.start_steps and replay_buffer.position % config.update_every == 0:
                     agent.update(
                         config.batch_size,
                         config.eval_noise_scale,

@@ -113,6 +113,11 @@ def test_the_compiled_step_is_the_two_learns_and_gives_the_next_logits(critic):
     np.testing.assert_allclose(agent.logits, alone.actor.model(STATE_[None])[0], rtol=1e-4, atol=1e-5)
 
 
+def test_the_next_action_of_the_q_target_is_independent_of_the_actors():
+    agent = make(critic="q")
+    assert not {*agent.rng.random(1000)} & {*agent.actor.rng.random(1000)}
+
+
 @pytest.mark.parametrize("critic", ["v", "q", "expected-q"])
 def test_a_time_limit_is_not_an_end(constant, critic):
     """Reward 1 for ever is worth 1 / (1 - gamma) = 5; taken for an end, the limit lowers it."""

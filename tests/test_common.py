@@ -16,7 +16,7 @@ from conftest import ROOT
 
 from common import checkpoint, environments, playing, weights
 from common.acting import MLP
-from common.command import Range, UserError
+from common.command import Options, Range, UserError
 from common.compiling import compiled
 from common.normalising import Normaliser
 from common.quiet import quiet
@@ -430,6 +430,34 @@ def test_quiet_holds_back_what_c_code_writes_and_shows_it_on_failure(capfd):
         os.write(2, b"reason\n")
         raise KeyError
     assert "reason" in capfd.readouterr().err
+
+
+def test_an_environment_that_takes_no_render_mode_is_played_all_the_same(tmp_path, capsys, monkeypatch):
+    class Blind(gym.Env):
+        observation_space, action_space = gym.spaces.Box(-1, 1, (2,), np.float32), gym.spaces.Discrete(2)
+
+        def __init__(self):
+            pass
+
+        def reset(self, **_):
+            return np.zeros(2, np.float32), {}
+
+        def step(self, action):
+            return np.zeros(2, np.float32), 3.0, True, False, {}
+
+    gym.register("Blind-v0", entry_point=Blind)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    config = Options(env="Blind-v0", test_episodes=2, record=tmp_path / "film.gif")
+    assert playing.play(config, lambda state: 0) == [3.0, 3.0]
+    assert "Blind-v0 can't be shown" in capsys.readouterr().out and not config.record.exists()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="DISPLAY")
+def test_a_display_that_is_gone_is_no_display(monkeypatch):
+    for name in ("WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DISPLAY", ":987")
+    assert not environments.has_display()
 
 
 def test_films(tmp_path):

@@ -152,6 +152,25 @@ def test_sac_fixed_alpha_stays_and_automatic_alpha_moves():
 
 
 @pytest.mark.parametrize("algorithm", ["td3", "sac"])
+def test_a_buffer_smaller_than_the_random_steps_does_not_hold_learning_up(algorithm, tmp_path):
+    config, agent, env = build(algorithm, out=tmp_path, episodes=2, start_steps=300, replay_buffer_size=70)
+    before = all_weights(agent)
+    importlib.import_module(f"{algorithm}.main").train(config, agent, env)
+    assert len(agent.replay_buffer) == 70 and agent.replay_buffer.position == 400
+    optimiser = agent.q_optimizer1 if algorithm == "td3" else agent.soft_q_optimizer1
+    assert int(optimiser.iterations) == 150  # after steps 300, 350 and 400
+    assert any((a != b).any() for a, b in zip(all_weights(agent), before, strict=True))
+
+
+def test_a_resumed_run_takes_its_fixed_alpha_from_its_own_flags(tmp_path):
+    settings = dict(out=tmp_path, start_steps=100)
+    for episodes, alpha in (1, None), (2, 0.25):
+        config, agent, env = build("sac", episodes=episodes, alpha=alpha, resume=episodes == 2, **settings)
+        importlib.import_module("sac.main").train(config, agent, env)
+    assert agent.alpha.numpy() == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("algorithm", ["td3", "sac"])
 def test_a_constant_reward_keeps_its_value(algorithm):
     """Reward 1 and then the end: Q = 1. The listing standardises each minibatch, and a constant reward becomes 0."""
     _, agent, _ = build(algorithm)

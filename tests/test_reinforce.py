@@ -69,6 +69,17 @@ def test_loss_is_equation_5_2_over_a_batch_of_paths(gamma_t, entropy):
     assert losses[0][0].numpy() == pytest.approx(-(np.sum(np.log(pi) * weight) + entropy * H) / 2, rel=1e-4)
 
 
+def test_the_entropy_term_has_its_gradient():
+    agent, found = make(entropy=0.3), []
+    agent.actor_opt = SimpleNamespace(apply=lambda gradients: found.append(gradients[-1].numpy()))
+    states = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
+    agent.actor.all_weights[-1].assign([0.5, -0.5])
+    agent.train_actor(states, np.zeros(4, int), np.zeros(4), np.array([1, 1, 1, 0]), 2.0)
+    p = probabilities(agent, states[:3])
+    H = -(p * np.log(p)).sum(1, keepdims=True)
+    np.testing.assert_allclose(found[0], 0.3 * (p * (np.log(p) + H)).sum(0) / 2, rtol=1e-4)
+
+
 def test_baseline_is_unbiased_as_equation_5_4_says():
     """Monte Carlo: the gradient of any b(s) averages to zero, and a good one lowers the variance, Eq. (5.5)."""
     agent, rng, found = make(), np.random.default_rng(0), []

@@ -181,6 +181,18 @@ def test_line_search_shortens_a_step_that_breaks_the_constraint():
     assert agent.kl(data[0], *data[4:]).numpy() == pytest.approx(float(kl), rel=1e-4)
 
 
+@pytest.mark.parametrize("k", [0, 3])
+def test_line_search_tries_the_whole_step_and_then_k_shorter_ones(k):
+    agent = make(delta=1e9, backtrack_iters=k, backtrack_coeff=0.5)
+    data, before = batch(agent), agent.get_pi_params().numpy()
+    g, loss = agent.gradient(*data[:4])
+    losses = iter([loss + 1] * k + [loss - 1])
+    agent.pi_loss = lambda *_: next(losses)
+    *_, accepted = agent.line_search(-g, loss, *data)
+    assert accepted
+    np.testing.assert_allclose(agent.get_pi_params(), before - 0.5**k * g, rtol=1e-5)
+
+
 def test_parameters_round_trip_with_log_std_last():
     agent = make()
     params = np.arange(len(agent.get_pi_params()), dtype=np.float32)

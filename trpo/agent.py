@@ -205,7 +205,7 @@ class TRPO:
         """
         old_params = self.get_pi_params()
         kl, loss, accepted, size = 0.0, loss_old, False, 1.0
-        for _ in tf.range(self.backtrack_iters):
+        for _ in tf.range(self.backtrack_iters + 1):  # j = 0 to K
             self.set_pi_params(old_params + size * full_step)
             kl = self.kl(states, old_mean, old_log_std)
             loss = self.pi_loss(states, actions, adv, old_log_prob)
