@@ -374,6 +374,12 @@ def test_the_command_trains_and_plays(command, tmp_path):
     }
 
 
+def test_the_shipped_weights_play(command):
+    result = command("reinforce", "--test", "--env", "Pong-v0", "--test-episodes", 5, "--record", "game.mp4")
+    assert result.returncode == 0, result.stderr
+    assert float(re.search(r"Mean of 5: (\S+)", result.stdout).group(1)) > -8  # at random: -20.4
+
+
 def training(folder):
     """A run with two players, in a process group of its own, that has finished a game."""
     process = subprocess.Popen(
