@@ -58,7 +58,7 @@ class Config(command.Options):
 
 
 PONG = dict(
-    steps=45_000_000,
+    steps=40_000_000,
     solved=None,
     learning_rate=1.5e-3,
     baseline="value",
