@@ -2,7 +2,7 @@
 
 python reinforce/main.py --train                  learn CartPole, save the weights and the curve
 python reinforce/main.py --test                   play with them
-python reinforce/main.py --train --env Pong-v0    learn Pong from its pictures: an hour and more
+python reinforce/main.py --train --env Pong-v0    learn Pong from its pictures: two hours
 """
 
 import os
