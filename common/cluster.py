@@ -2,15 +2,16 @@
 
 import contextlib
 import itertools
+import os
 import socket
 from pathlib import Path
 
 from common.command import UserError
+from common.quiet import quiet
 
 try:
     import ray
     from ray.exceptions import RayError, RayTaskError
-    from ray.util import queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ImportError:
     raise UserError("--ray needs Ray: pip install -r requirements/ray.txt") from None
@@ -25,16 +26,18 @@ def connect(address: str, algorithm: str):
     algorithm: the folder that the cluster's processes import; they get it, and `common`, from here.
     Raises UserError if nobody answers at the address or the cluster is lost, and what an actor has raised.
     """
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its core writes about workers that end
     try:
         if address != "local":  # Ray itself would try for minutes
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(
-            address,
-            runtime_env={"py_modules": [str(ROOT / "common"), str(ROOT / algorithm)]},
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+        with quiet():  # "Set ray log level from ..."
+            ray.init(
+                address,
+                runtime_env={"py_modules": [str(ROOT / "common"), str(ROOT / algorithm)]},
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"--ray: can't join a cluster at '{address}' ({str(error).splitlines()[0]})") from None
     try:
@@ -84,18 +87,35 @@ class RemoteNet:
 
 
 class Queue:
-    """What workers anywhere `put` in, and the process that trains takes out."""
+    """What workers anywhere `put` in, and the process that trains takes out.
+
+    Nobody waits for a `put`; the queue of `ray.util` keeps a worker for the time of a dozen steps.
+    """
 
     def __init__(self):
-        self.items = queue.Queue(actor_options=dict(num_cpus=0))
+        self.items = ray.remote(num_cpus=0)(Items).remote()
 
     def put(self, *item) -> None:
         """Add a tuple."""
-        self.items.put(item)
+        self.items.put.remote(item)
 
     def take(self) -> list[tuple]:
         """All that is there."""
-        return self.items.get_nowait_batch(self.items.qsize())
+        return ray.get(self.items.take.remote())
+
+
+class Items:
+    """The process behind a `Queue`."""
+
+    def __init__(self):
+        self.items = []
+
+    def put(self, item):
+        self.items.append(item)
+
+    def take(self):
+        items, self.items = self.items, []
+        return items
 
 
 class Endless:
