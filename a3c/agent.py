@@ -66,8 +66,10 @@ class ACNet:
         self.lock = threading.RLock()  # guards the global weights, the optimisers' slots and the statistics
         self.steps = self.updates = 0
 
-        self.policy, self.value = MLP(self.actor), MLP(self.critic)
-        self._refresh()
+        # what acts and travels: NumPy copies of all weights in a vector each; theta ends with log-std
+        self.psi, psi = self._vector(self.critic_weights)
+        self.theta, theta = self._vector(self.actor_weights)
+        self.value, self.policy = MLP(self.critic, psi), MLP(self.actor, theta)
 
     def _network(self, state_dim, hidden, units, gain, scale=None):
         """Dense layers from state_dim to `units`; orthogonal weights learn faster than the default."""
@@ -93,12 +95,13 @@ class ACNet:
         return tfd.Independent(tfd.Normal(self.actor(state), tf.exp(self.log_std)), 1)
 
     @compiled
-    def gradients(self, state, action, v_target):
-        """(g_psi, g_theta) of Algorithm 5.21 at this copy's weights, per step, each in one float32 vector.
+    def gradients(self, psi, theta, state, action, v_target):
+        """(g_psi, g_theta) of Algorithm 5.21 at the weights psi and theta, per step, each in one float32 vector.
 
         state: float32 [L, state_dim], normalised.  action: [L, ...].  v_target: float32 [L].
         g_theta is that of -J, as optimisers descend.
         """
+        self._assign(psi, theta)  # the networks of a copy serve only here
         with tf.GradientTape() as tape:
             td = v_target - self.critic(state)[:, 0]  # the advantage
             loss = tf.reduce_mean(tf.square(td))
@@ -121,7 +124,6 @@ class ACNet:
         self.log_std.assign(tf.minimum(self.log_std, self.max_log_std))
         return self._join(self.critic_weights), self._join(self.actor_weights)
 
-    @compiled
     def _assign(self, psi, theta):
         for flat, variables in ((psi, self.critic_weights), (theta, self.actor_weights)):
             for variable, value in zip(variables, self._split(flat, variables), strict=True):
@@ -142,7 +144,7 @@ class ACNet:
         """
         with self.lock:
             progress = min(self.steps / self.total_steps, 1.0) if self.total_steps else 0.0
-            self._refresh(*(x.numpy() for x in self._apply(g_psi, g_theta, np.float32(progress))))
+            self.psi[:], self.theta[:] = (x.numpy() for x in self._apply(g_psi, g_theta, np.float32(progress)))
             if not self.no_normalising:
                 self.normaliser.update(states)
             self.steps += len(states)
@@ -152,7 +154,8 @@ class ACNet:
     def get_weights(self):
         """psi and theta, each in one float32 vector, and the statistics of the states by name."""
         with self.lock:
-            return self.psi, self.theta, {name: array.copy() for name, array in self.normaliser.arrays.items()}
+            statistics = {name: array.copy() for name, array in self.normaliser.arrays.items()}
+            return self.psi.copy(), self.theta.copy(), statistics
 
     def get_state(self):
         """All that a run needs to go on, optimisers included, as arrays by name."""
@@ -170,32 +173,23 @@ class ACNet:
         buffer_s: float32 [L, state_dim].  buffer_a: [L, ...].  buffer_v_target: float32 [L].
         Raises FloatingPointError if a gradient is no longer a number.
         """
-        gradients = [x.numpy() for x in self.gradients(self.normaliser(buffer_s), buffer_a, buffer_v_target)]
+        segment = self.normaliser(buffer_s), buffer_a, buffer_v_target
+        gradients = [x.numpy() for x in self.gradients(self.psi, self.theta, *segment)]
         if not all(np.isfinite(gradient).all() for gradient in gradients):
             raise FloatingPointError(f"a gradient of {self.scope} is not finite")
         globalAC.apply_gradients(*gradients, buffer_s)
 
     def pull_global(self, globalAC):
         """Make this copy equal to the global network."""
-        psi, theta, statistics = globalAC.get_weights()
-        self._assign(psi, theta)
+        self.psi[:], self.theta[:], statistics = globalAC.get_weights()
         for name, array in self.normaliser.arrays.items():
             array[...] = statistics[name]
-        self._refresh(psi, theta)
 
-    def _refresh(self, psi=None, theta=None):
-        """Bring the NumPy copies that act up to date with the networks; psi, theta: where they are at hand."""
-        self.psi = self._join(self.critic_weights).numpy() if psi is None else psi
-        self.theta = self._join(self.actor_weights).numpy() if theta is None else theta
-        self.value.refresh(self._arrays(self.psi, self.critic_weights))
-        actor = self._arrays(self.theta, self.actor_weights)
-        self.policy.refresh(actor)
-        self.std = np.exp(self.log_std.numpy() if self.discrete else actor[-1])
-
-    def _arrays(self, flat, like):
-        """`_split` in NumPy."""
-        parts = np.split(flat, np.cumsum([np.prod(each.shape) for each in like])[:-1])
-        return [part.reshape(each.shape) for part, each in zip(parts, like, strict=True)]
+    def _vector(self, variables):
+        """The variables in one float32 vector, and views of its parts, each of its variable's shape."""
+        vector = self._join(variables).numpy()
+        parts = np.split(vector, np.cumsum([np.prod(each.shape, dtype=int) for each in variables])[:-1])
+        return vector, [part.reshape(each.shape) for part, each in zip(parts, variables, strict=True)]
 
     def get_action(self, s, greedy=False):
         """An action for the state s [state_dim]: float32 [action_dim], or an int if actions are discrete.
@@ -208,7 +202,8 @@ class ACNet:
             return int(np.argmax(output) if greedy else sample(output, self.rng))
         if greedy:
             return output
-        return output + self.std * self.rng.standard_normal(output.shape, np.float32)
+        std = np.exp(self.theta[-len(output) :])
+        return output + std * self.rng.standard_normal(output.shape, np.float32)
 
     def get_value(self, s):
         """V(s) of the states [L, state_dim]: float32 [L]."""
@@ -221,7 +216,7 @@ class ACNet:
     def load(self, path="model/a3c"):
         """Read what `save` wrote. Raises UserError if it is missing, damaged or of another network."""
         weights.load(path, **self._parts())
-        self._refresh()
+        self.psi[:], self.theta[:] = self._join(self.critic_weights), self._join(self.actor_weights)
 
     def _parts(self):
         return dict(actor=[self.actor, self.log_std, self.normaliser.arrays], critic=[self.critic])

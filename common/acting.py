@@ -23,24 +23,28 @@ class MLP:
 
     The model stays the one source of truth: call `refresh` after each change of its weights. A copy sent to
     another process has the weights alone, so that it can act where TensorFlow is not loaded.
+
+    arrays: where to keep the copy of `model.trainable_weights`; views of one vector, say, that others write.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, arrays: list | None = None):
+        import tensorlayer as tl
+
         self.model = model
+        self.arrays = arrays or [np.empty(w.shape, np.float32) for w in model.trainable_weights]
         self.refresh()
+        self.layers, weights = [], iter(self.arrays)
+        for layer in model.all_layers:
+            if isinstance(layer, tl.layers.Dense):
+                self.layers.append((next(weights), next(weights), ACTIVATIONS[layer.act and layer.act.__name__]))
+            elif isinstance(layer, tl.layers.Lambda):
+                self.layers.append((None, None, layer.fn))
 
     def refresh(self, weights: list | None = None) -> None:
         """Copy the model's weights; weights: the same as NumPy arrays, where an update has just brought them along."""
-        import tensorlayer as tl
-
-        values = iter(weights or [w.numpy() for w in self.model.trainable_weights])
-        self.layers = []
-        for layer in self.model.all_layers:
-            if isinstance(layer, tl.layers.Dense):
-                act = ACTIVATIONS[layer.act and layer.act.__name__]
-                self.layers.append((next(values), next(values), act))
-            elif isinstance(layer, tl.layers.Lambda):
-                self.layers.append((None, None, layer.fn))
+        weights = weights or [w.numpy() for w in self.model.trainable_weights]
+        for array, new in zip(self.arrays, weights, strict=False):  # a log-std may follow
+            array[...] = new
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """x: [input_dim] or [batch, input_dim] -> float32 [output_dim] or [batch, output_dim].
