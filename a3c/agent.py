@@ -35,8 +35,8 @@ class ACNet:
         action_dim,
         action_bound,
         *,
-        lr_a=3e-4,
-        lr_c=3e-4,
+        lr_a=4e-4,
+        lr_c=4e-4,
         end_lr=0.0,
         total_steps=None,
         entropy=1e-3,
@@ -233,7 +233,7 @@ class Worker:
     """
 
     def __init__(
-        self, name, env, *, render=False, n_steps=40, gamma=0.99, gae_lambda=0.95, reward_scale=0.1, seed=0, **settings
+        self, name, env, *, render=False, n_steps=80, gamma=0.99, gae_lambda=0.95, reward_scale=0.1, seed=0, **settings
     ):
         self.name, self.n_steps = name, n_steps
         self.gamma, self.gae_lambda, self.reward_scale = gamma, gae_lambda, reward_scale

@@ -29,15 +29,15 @@ class Config(command.Options):
     """Threads (with --ray: processes), each with an environment of its own."""
     ray: str | None = None
     """Run the workers as Ray actors: on this machine, or on the cluster at this address, host:port."""
-    n_steps: Count = 40
+    n_steps: Count = 80
     """L of Algorithm 5.21: steps between two updates."""
     gamma: Fraction = 0.99
     """Discount of rewards."""
     gae_lambda: Fraction = 0.95
     """Decay of the advantage estimate; 0 is the book's one-step advantage."""
-    lr_a: Positive = 3e-4
+    lr_a: Positive = 4e-4
     """Learning rate of the actor."""
-    lr_c: Positive = 3e-4
+    lr_c: Positive = 4e-4
     """Learning rate of the critic."""
     end_lr: Fraction = 0.0
     """The part of both learning rates that is left at the end of --steps, if given; they fall linearly."""
@@ -58,9 +58,10 @@ class Config(command.Options):
 
 
 PRESETS = {
-    "CartPole-v1": dict(steps=200_000, gamma=0.98, lr_a=1e-3, lr_c=2e-3, hidden=(64, 64)),
+    "CartPole-v1": dict(steps=200_000, n_steps=40, gamma=0.98, lr_a=1e-3, lr_c=2e-3, hidden=(64, 64)),
     "Pendulum-v1": dict(
         steps=1_200_000,
+        n_steps=40,
         gamma=0.9,
         gae_lambda=0.9,
         lr_a=1e-3,
