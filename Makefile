@@ -21,7 +21,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: $(VENV)/installed $(PEERS)/installed
+bench: $(VENV)/installed-dev $(PEERS)/installed
 	$(BIN)/python benchmarks/speed.py --peers $(PEERS)/bin/python $(ARGS)
 
 clean:

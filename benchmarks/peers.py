@@ -1,8 +1,9 @@
 """One training run of another library, for speed.py, which runs this with the peers' own Python.
 
 Reads a JSON object from the command line: library ('sb3', 'sb3-contrib' or 'sbx'), algorithm, env,
-steps, warmup, settings (the constructor's), envs (parallel environments). Prints a JSON object:
-steps_per_second after the warm-up, startup (seconds from launch to the first step).
+steps, warmup, settings (the constructor's), envs (parallel environments), processes (whether each has
+one of its own). Prints a JSON object: steps_per_second after the warm-up, startup (seconds from launch
+to the first step).
 """
 
 import importlib
@@ -19,8 +20,9 @@ module = importlib.import_module(
 import torch  # noqa: E402
 from stable_baselines3.common.callbacks import BaseCallback  # noqa: E402
 from stable_baselines3.common.env_util import make_vec_env  # noqa: E402
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv  # noqa: E402
 
-torch.set_num_threads(case.get("threads", 1))  # for networks this small one thread is the fastest
+torch.set_num_threads(1)  # for networks this small one thread is the fastest
 
 
 class Clock(BaseCallback):
@@ -36,7 +38,8 @@ class Clock(BaseCallback):
         return True
 
 
-env = make_vec_env(case["env"], n_envs=case.get("envs", 1), seed=0)
+kind, options = (SubprocVecEnv, {"start_method": "fork"}) if case["processes"] else (DummyVecEnv, {})
+env = make_vec_env(case["env"], case["envs"], seed=0, vec_env_cls=kind, vec_env_kwargs=options)
 model = getattr(module, case["algorithm"])("MlpPolicy", env, seed=0, device="cpu", **case["settings"])
 clock = Clock()
 model.learn(case["steps"], callback=clock)

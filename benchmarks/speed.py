@@ -32,11 +32,13 @@ class Row:
     peers: dict[str, dict]
 
 
-def peer(library, algorithm, env, steps, warmup, envs=1, **settings):
-    return dict(library=library, algorithm=algorithm, env=env, steps=steps, warmup=warmup, envs=envs, settings=settings)
+def peer(library, algorithm, env, steps, warmup, envs=1, processes=False, **settings):
+    kind = dict(library=library, algorithm=algorithm, env=env, envs=envs, processes=processes)
+    return dict(kind, steps=steps, warmup=warmup, settings=settings)
 
 
 PPO_SETTINGS = dict(n_steps=2048, batch_size=64, n_epochs=10)
+WALKER = dict(envs=2, processes=True, n_steps=40, policy_kwargs={"net_arch": [128, 128]})
 SMALL = dict(batch_size=64, learning_starts=500, train_freq=1, gradient_steps=1, policy_kwargs={"net_arch": [64, 64]})
 LARGE = dict(
     batch_size=256, learning_starts=500, train_freq=1, gradient_steps=1, policy_kwargs={"net_arch": [256, 256]}
@@ -74,6 +76,16 @@ ROWS = [
         20000,
         "--env CartPole-v1 --steps 150000 --workers 8 --n-steps 5",
         {"Stable-Baselines3": peer("sb3", "A2C", "CartPole-v1", 60000, 10000, envs=8, n_steps=5)},
+    ),
+    *(
+        Row(
+            f"A3C, BipedalWalker-v3, 128x128, 2 {workers}, an update for 80 steps (peer: A2C, 2 processes)",
+            "a3c",
+            30000,
+            f"--workers 2 --steps 130000 {flag}",
+            {"Stable-Baselines3": peer("sb3", "A2C", "BipedalWalker-v3", 40000, 8000, **WALKER)},
+        )
+        for workers, flag in (("threads", ""), ("processes", "--ray"))
     ),
     Row(
         "TRPO, Pendulum-v1, 64x64, 2048 steps, sb3-contrib's defaults",
