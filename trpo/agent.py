@@ -8,7 +8,7 @@ from tensorflow_probability import distributions as tfd
 
 from common import weights
 from common.acting import MLP, sample
-from common.compiling import compiled
+from common.compiling import compiled, converted
 
 
 class GAE_Buffer:
@@ -175,6 +175,7 @@ class TRPO:
         for p, part in zip(self.actor_weights, parts, strict=True):
             p.assign(tf.reshape(part, p.shape))
 
+    @converted
     def cg(self, Ax, b):
         """x with A x = b, Eq. (5.32), by conjugate gradient from x = 0; Ax(v) gives A v."""
         x, r, p = tf.zeros_like(b), b, b  # r = b - A x, which is b as long as x = 0
@@ -198,6 +199,7 @@ class TRPO:
             g_dot_x = tf.reduce_sum(g * x)
         return self._flat_concat(outer.gradient(g_dot_x, self.actor_weights)) + self.damping * x
 
+    @converted
     def line_search(self, full_step, loss_old, states, actions, adv, old_log_prob, old_mean, old_log_std):
         """Algorithm 5.22, Eq. (5.33): the longest step that lowers the loss and keeps KL <= delta, or none at all.
 
