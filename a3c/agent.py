@@ -16,6 +16,8 @@ from common.normalising import Normaliser
 class ACNet:
     """Actor and critic: the global ones (the master of Algorithm 5.21) or a worker's copy of them.
 
+    psi, theta: all weights of the critic and of the actor (with log-std, if actions are continuous) as one float32
+        vector each; they act and travel. A copy's networks follow only where it computes gradients.
     scope: 'Global_Net', or the worker's name; for messages.
     state_dim: length of a state.
     action_dim: length of an action, or the number of actions if they are discrete.
@@ -66,10 +68,9 @@ class ACNet:
         self.lock = threading.RLock()  # guards the global weights, the optimisers' slots and the statistics
         self.steps = self.updates = 0
 
-        # what acts and travels: NumPy copies of all weights in a vector each; theta ends with log-std
-        self.psi, psi = self._vector(self.critic_weights)
-        self.theta, theta = self._vector(self.actor_weights)
-        self.value, self.policy = MLP(self.critic, psi), MLP(self.actor, theta)
+        self.psi, critic = self._vector(self.critic_weights)
+        self.theta, actor = self._vector(self.actor_weights)
+        self.value, self.policy = MLP(self.critic, critic), MLP(self.actor, actor)
 
     def _network(self, state_dim, hidden, units, gain, scale=None):
         """Dense layers from state_dim to `units`; orthogonal weights learn faster than the default."""
@@ -89,7 +90,7 @@ class ACNet:
         return model
 
     def pi(self, state):
-        """The current policy at state [batch, state_dim], as a distribution over actions."""
+        """The policy at state [batch, state_dim], as a distribution over actions."""
         if self.discrete:
             return tfd.Categorical(logits=self.actor(state))
         return tfd.Independent(tfd.Normal(self.actor(state), tf.exp(self.log_std)), 1)
@@ -101,7 +102,7 @@ class ACNet:
         state: float32 [L, state_dim], normalised.  action: [L, ...].  v_target: float32 [L].
         g_theta is that of -J, as optimisers descend.
         """
-        self._assign(psi, theta)  # the networks of a copy serve only here
+        self._assign(psi, theta)
         with tf.GradientTape() as tape:
             td = v_target - self.critic(state)[:, 0]  # the advantage
             loss = tf.reduce_mean(tf.square(td))
@@ -188,7 +189,7 @@ class ACNet:
     def _vector(self, variables):
         """The variables in one float32 vector, and views of its parts, each of its variable's shape."""
         vector = self._join(variables).numpy()
-        parts = np.split(vector, np.cumsum([np.prod(each.shape, dtype=int) for each in variables])[:-1])
+        parts = np.split(vector, np.cumsum([int(np.prod(each.shape)) for each in variables])[:-1])
         return vector, [part.reshape(each.shape) for part, each in zip(parts, variables, strict=True)]
 
     def get_action(self, s, greedy=False):
@@ -202,8 +203,8 @@ class ACNet:
             return int(np.argmax(output) if greedy else sample(output, self.rng))
         if greedy:
             return output
-        std = np.exp(self.theta[-len(output) :])
-        return output + std * self.rng.standard_normal(output.shape, np.float32)
+        log_std = self.theta[-len(output) :]
+        return output + np.exp(log_std) * self.rng.standard_normal(output.shape, np.float32)
 
     def get_value(self, s):
         """V(s) of the states [L, state_dim]: float32 [L]."""

@@ -38,10 +38,11 @@ class Clock(BaseCallback):
         return True
 
 
-kind, options = (SubprocVecEnv, {"start_method": "fork"}) if case["processes"] else (DummyVecEnv, {})
-env = make_vec_env(case["env"], case["envs"], seed=0, vec_env_cls=kind, vec_env_kwargs=options)
-model = getattr(module, case["algorithm"])("MlpPolicy", env, seed=0, device="cpu", **case["settings"])
-clock = Clock()
-model.learn(case["steps"], callback=clock)
-speed = (model.num_timesteps - clock.warm[0]) / (time.perf_counter() - clock.warm[1])
-print(json.dumps({"steps_per_second": speed, "startup": clock.first[1] - start}))
+if __name__ == "__main__":  # not in the environments' processes
+    kind = SubprocVecEnv if case["processes"] else DummyVecEnv
+    env = make_vec_env(case["env"], case["envs"], seed=0, vec_env_cls=kind)
+    model = getattr(module, case["algorithm"])("MlpPolicy", env, seed=0, device="cpu", **case["settings"])
+    clock = Clock()
+    model.learn(case["steps"], callback=clock)
+    speed = (model.num_timesteps - clock.warm[0]) / (time.perf_counter() - clock.warm[1])
+    print(json.dumps({"steps_per_second": speed, "startup": clock.first[1] - start}))

@@ -24,15 +24,14 @@ class MLP:
     The model stays the one source of truth: call `refresh` after each change of its weights. A copy sent to
     another process has the weights alone, so that it can act where TensorFlow is not loaded.
 
-    arrays: where to keep the copy of `model.trainable_weights`; views of one vector, say, that others write.
+    arrays: take these for the copy of `model.trainable_weights`; views of one vector, say, that is written as a whole.
     """
 
     def __init__(self, model, arrays: list | None = None):
         import tensorlayer as tl
 
         self.model = model
-        self.arrays = arrays or [np.empty(w.shape, np.float32) for w in model.trainable_weights]
-        self.refresh()
+        self.arrays = arrays or [w.numpy() for w in model.trainable_weights]
         self.layers, weights = [], iter(self.arrays)
         for layer in model.all_layers:
             if isinstance(layer, tl.layers.Dense):

@@ -79,7 +79,7 @@ def _collect(name: str, value, arrays: dict) -> None:
     elif isinstance(value, np.random.Generator):
         arrays[name] = np.array(json.dumps(value.bit_generator.state))
     elif isinstance(value, NUMBERS):
-        arrays[name] = np.asarray(value)
+        arrays[name] = np.array(value)  # a copy
     elif isinstance(value, list) and all(isinstance(each, NUMBERS) for each in value):
         arrays[name] = np.array(value)
     else:

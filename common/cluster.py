@@ -42,10 +42,11 @@ def connect(address: str, algorithm: str):
         raise UserError(f"--ray: can't join a cluster at '{address}' ({str(error).splitlines()[0]})") from None
     try:
         yield ray
-    except RayTaskError as error:
-        raise error.cause from None
     except RayError as error:
-        raise UserError(f"--ray: {str(error).splitlines()[0]}") from None
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if isinstance(cause, RayError):
+            raise UserError(f"--ray: {str(cause).splitlines()[0]}") from None
+        raise cause from None
     finally:
         ray.shutdown()
 

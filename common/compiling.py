@@ -27,8 +27,8 @@ def xla_works() -> bool:
 def converted(method):
     """Decorator of a method whose loops and conditions over tensors become part of the compiled update that calls it.
 
-    This is AutoGraph for the method's own lines. By default TensorFlow also rewrites what they call, TensorLayer and
-    TensorFlow Probability included: that changes nothing and takes one to two seconds of the first update.
+    This is AutoGraph for the method's own lines. By default TensorFlow also rewrites what they call, TensorLayer
+    included: that changes nothing and takes one to two seconds of the first update.
     """
     return functools.wraps(method)(tf.autograph.to_graph(method, recursive=False))
 

@@ -6,7 +6,7 @@ import tensorlayer as tl
 
 from common import pixels, weights
 from common.acting import MLP, sample
-from common.compiling import compiled
+from common.compiling import compiled, converted
 
 
 class Dense(tl.layers.Dense):
@@ -133,7 +133,7 @@ class PolicyGradient:
         return actor_loss, critic_loss
 
     _update = compiled(_gradient_steps)
-    _update_sparse = tf.function(_gradient_steps)  # XLA knows no sparse matrices
+    _update_sparse = tf.function(converted(_gradient_steps), autograph=False)  # XLA knows no sparse matrices
 
     def learn(self):
         """One round of Algorithm 5.18 on the paths in the buffers, which it empties; an open path ends here.

@@ -114,6 +114,7 @@ def test_gradients_land_on_the_global_network_and_nothing_else():
     copy.update_global(state, action, v_target, globalAC)
     np.testing.assert_allclose(flat(globalAC), before[2] - gradient, atol=1e-6)
     for agent, old in ((copy, before[0]), (bystander, before[1])):
+        np.testing.assert_array_equal(flat(agent), old)
         np.testing.assert_array_equal(variables(agent), old)
         assert agent.actor_opt.iterations.numpy() == agent.normaliser.count == agent.updates == 0
 
@@ -127,7 +128,6 @@ def test_pulling_makes_the_copy_equal():
     np.testing.assert_allclose(
         copy.get_value(state[None]), globalAC.critic(globalAC.normaliser(state[None]))[:, 0], rtol=1e-5
     )
-    assert copy.theta[-1] == globalAC.log_std
     globalAC.normaliser.update(np.full((5, 3), 7.0))
     assert copy.normaliser.mean.max() < 1  # a copy of the statistics, not the same arrays
 
@@ -143,6 +143,28 @@ def test_long_gradients_are_shortened_and_log_std_is_bounded():
     for _ in range(3):
         globalAC.apply_gradients(np.zeros_like(psi), np.float32([0] * (len(theta) - 1) + [-10]), state)
     assert globalAC.log_std.numpy() == pytest.approx([-0.5])
+
+
+def test_actions_have_the_mean_and_deviation_of_what_was_pulled():
+    copy, globalAC = (net(2, np.float32([1, 1])) for _ in range(2))
+    globalAC.theta[-4:] = 0.5, -0.25, np.log(0.1), np.log(2)  # the output's biases, log-std
+    copy.pull_global(globalAC)
+    actions = np.array([copy.get_action(np.ones(3)) for _ in range(4000)])
+    np.testing.assert_allclose(actions.mean(0), copy.get_action(np.ones(3), greedy=True), atol=0.15)
+    np.testing.assert_allclose(actions.std(0), [0.1, 2], rtol=0.1)
+
+
+@pytest.mark.parametrize("actions", [(1, BOUND), (2, None)])
+def test_a_state_that_travels_brings_networks_and_vectors(actions):
+    source, other = net(*actions, seed=1), net(*actions, seed=2)
+    source.update_global(*segment(source), source)
+    state = source.get_state()
+    before = flat(source)
+    source.update_global(*segment(source), source)  # the state is a copy
+    other.set_state(state)
+    np.testing.assert_array_equal(flat(other), before)
+    np.testing.assert_array_equal(variables(other), before)
+    assert other.updates == other.actor_opt.iterations.numpy() == 1
 
 
 def test_without_normalising_states_stay_as_they_are():

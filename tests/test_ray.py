@@ -79,7 +79,7 @@ def run(algorithm, out, *flags, **environment):
 def test_two_nodes_learn_cartpole_and_go_on_when_a_worker_is_killed(cluster, tmp_path, algorithm):
     address, folder = cluster
     lr = ("--hidden", "64", "64", "--gamma", "0.98", "--lr-a", "1e-3", "--lr-c", "2e-3")
-    flags = ("--env", "mortal:Mortal-v0", "--ray", address, "--steps", "30000", *lr)
+    flags = ("--env", "mortal:Mortal-v0", "--ray", address, "--steps", "30000", "--n-steps", "40", *lr)
     result = run(algorithm, tmp_path, *flags, PYTHONPATH=str(folder))
     assert result.returncode == 0, result.stderr
     assert (folder / "killed").exists()
