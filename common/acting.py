@@ -21,10 +21,10 @@ ACTIVATIONS = {None: _linear, "relu": _relu, "relu6": _relu6, "tanh": np.tanh}
 class MLP:
     """A NumPy copy of a TensorLayer model made of Dense and Lambda layers.
 
-    The model stays the one source of truth: call `refresh` after each change of its weights. A copy sent to
-    another process has the weights alone, so that it can act where TensorFlow is not loaded.
+    The model is the source of truth: call `refresh` after each change of its weights. A copy sent to another process
+    has the weights alone, so that it can act where TensorFlow is not loaded.
 
-    arrays: take these for the copy of `model.trainable_weights`; views of one vector, say, that is written as a whole.
+    arrays: act with these instead of copies of `model.trainable_weights`: views of a vector that its owner writes, say.
     """
 
     def __init__(self, model, arrays: list | None = None):
