@@ -59,6 +59,7 @@ class A2C:
         at total_steps, if that is given.
     entropy: weight of the policy's entropy, which keeps it exploring.
     max_grad_norm: longer gradients are shortened to it.
+    mean: of the Gaussian policy, 'linear' or 'tanh', which keeps it within the actions' bounds.
     log_std: of the Gaussian policy at the start.
     reward_scale: rewards are multiplied by it, so that values are of the order of 1.
     no_normalising: take states as they are, not brought to mean 0 and deviation 1.
@@ -78,6 +79,7 @@ class A2C:
         total_steps=None,
         entropy=0.0,
         max_grad_norm=0.5,
+        mean="linear",
         log_std=0.0,
         reward_scale=0.1,
         no_normalising=False,
@@ -91,7 +93,8 @@ class A2C:
         self.rng = np.random.default_rng(seed)
 
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
-        self.actor = self._network(state_dim, hidden, action_dim, gain=0.01, scale=action_bound)  # logits, or mean
+        act = None if self.discrete else {"linear": None, "tanh": tf.nn.tanh}[mean]
+        self.actor = self._network(state_dim, hidden, action_dim, 0.01, act, scale=action_bound)  # logits, or mean
         self.log_std = tf.Variable(tf.fill(0 if self.discrete else action_dim, float(log_std)), name="log_std")
         self.actor_weights = [*self.actor.trainable_weights, *([] if self.discrete else [self.log_std])]
         self.weights = [*self.critic.trainable_weights, *self.actor_weights]
@@ -105,7 +108,7 @@ class A2C:
         self.policy, self.value = MLP(self.actor), MLP(self.critic)
         self._refresh()
 
-    def _network(self, state_dim, hidden, units, gain, scale=None):
+    def _network(self, state_dim, hidden, units, gain, act=None, scale=None):
         """Dense layers from state_dim to `units`; orthogonal weights learn faster than the default."""
 
         def dense(layer, units, act, gain, name):
@@ -115,7 +118,8 @@ class A2C:
         inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
         for i, width in enumerate(hidden, 1):
             layer = dense(layer, width, tf.nn.tanh, 2**0.5, f"hidden_{i}")
-        layer = dense(layer, units, None, gain, "output")
+        name = "output" if act is None else "output_tanh"  # weights of the one don't load as the other's
+        layer = dense(layer, units, act, gain, name)
         if scale is not None:
             layer = tl.layers.Lambda(lambda x: x * scale, name="scale")(layer)
         model = tl.models.Model(inputs, layer)

@@ -9,6 +9,7 @@ import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, nothing to install
 
@@ -44,6 +45,8 @@ class Config(command.Options):
     """Weight of the policy's entropy."""
     max_grad_norm: Positive = 0.5
     """Longer gradients are shortened to it."""
+    mean: Literal["linear", "tanh"] = "linear"
+    """Of the Gaussian policy; tanh keeps it within the actions' bounds."""
     log_std: float = 0.0
     """Logarithm of the Gaussian policy's deviation at the start."""
     reward_scale: Positive = 0.1
@@ -54,7 +57,7 @@ class Config(command.Options):
     """Units of the hidden layers of both networks."""
 
 
-PRESETS = {"Pendulum-v1": dict(steps=1_200_000, gamma=0.9, gae_lambda=0.9, lr_a=2e-3, lr_c=4e-3, end_lr=0.0)}
+PRESETS = {"Pendulum-v1": dict(steps=600_000, gamma=0.95, end_lr=0.0, mean="tanh", log_std=0.7)}
 
 
 def train(config, agent, envs):

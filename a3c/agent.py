@@ -26,6 +26,7 @@ class ACNet:
         at total_steps, if that is given.
     entropy: weight of the policy's entropy, which keeps it exploring.
     max_grad_norm: longer gradients are shortened to it.
+    mean: of the Gaussian policy, 'linear' or 'tanh', which keeps it within the actions' bounds.
     log_std, max_log_std: of the Gaussian policy, at the start and at most.
     no_normalising: take states as they are, not brought to mean 0 and deviation 1.
     """
@@ -43,6 +44,7 @@ class ACNet:
         total_steps=None,
         entropy=1e-3,
         max_grad_norm=0.5,
+        mean="linear",
         log_std=-1.0,
         max_log_std=-0.5,
         no_normalising=False,
@@ -55,7 +57,8 @@ class ACNet:
         self.rng = np.random.default_rng(seed)
 
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
-        self.actor = self._network(state_dim, hidden, action_dim, gain=0.01, scale=action_bound)  # logits, or mean
+        act = None if self.discrete else {"linear": None, "tanh": tf.nn.tanh}[mean]
+        self.actor = self._network(state_dim, hidden, action_dim, 0.01, act, scale=action_bound)  # logits, or mean
         self.log_std = tf.Variable(tf.fill(0 if self.discrete else action_dim, float(log_std)), name="log_std")
         self.critic_weights = self.critic.trainable_weights
         self.actor_weights = [*self.actor.trainable_weights, *([] if self.discrete else [self.log_std])]
@@ -72,7 +75,7 @@ class ACNet:
         self.theta, actor = self._vector(self.actor_weights)
         self.value, self.policy = MLP(self.critic, critic), MLP(self.actor, actor)
 
-    def _network(self, state_dim, hidden, units, gain, scale=None):
+    def _network(self, state_dim, hidden, units, gain, act=None, scale=None):
         """Dense layers from state_dim to `units`; orthogonal weights learn faster than the default."""
 
         def dense(layer, units, act, gain, name):
@@ -82,7 +85,8 @@ class ACNet:
         inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
         for i, width in enumerate(hidden, 1):
             layer = dense(layer, width, tf.nn.tanh, 2**0.5, f"hidden_{i}")
-        layer = dense(layer, units, None, gain, "output")
+        name = "output" if act is None else "output_tanh"  # weights of the one don't load as the other's
+        layer = dense(layer, units, act, gain, name)
         if scale is not None:
             layer = tl.layers.Lambda(lambda x: x * scale, name="scale")(layer)
         model = tl.models.Model(inputs, layer)

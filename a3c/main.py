@@ -10,6 +10,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, nothing to install
 
@@ -45,6 +46,8 @@ class Config(command.Options):
     """Weight of the policy's entropy."""
     max_grad_norm: Positive = 0.5
     """Longer gradients are shortened to it."""
+    mean: Literal["linear", "tanh"] = "linear"
+    """Of the Gaussian policy; tanh keeps it within the actions' bounds."""
     log_std: float = -1.0
     """Logarithm of the Gaussian policy's deviation at the start."""
     max_log_std: float = -0.5
@@ -58,16 +61,16 @@ class Config(command.Options):
 
 
 PRESETS = {
-    "CartPole-v1": dict(steps=200_000, n_steps=40, gamma=0.98, lr_a=1e-3, lr_c=2e-3, hidden=(64, 64)),
+    "CartPole-v1": dict(steps=200_000, n_steps=40, lr_a=1e-3, lr_c=2e-3, hidden=(64, 64)),
     "Pendulum-v1": dict(
-        steps=1_200_000,
+        steps=600_000,
         n_steps=40,
-        gamma=0.9,
-        gae_lambda=0.9,
+        gamma=0.95,
         lr_a=1e-3,
         lr_c=2e-3,
-        log_std=0.0,
-        max_log_std=0.0,
+        mean="tanh",
+        log_std=0.7,
+        max_log_std=0.7,
         hidden=(64, 64),
     ),
 }

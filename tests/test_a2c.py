@@ -264,7 +264,7 @@ def test_resume_goes_on_with_weights_optimisers_and_statistics(tmp_path):
     np.testing.assert_array_equal(table[:, 2], np.diff(table[:, 1], prepend=0))  # reward 1 a step
 
 
-@pytest.mark.parametrize("env_id, steps, at_least", [("CartPole-v1", 150_000, 450), ("Pendulum-v1", 800_000, -250)])
+@pytest.mark.parametrize("env_id, steps, at_least", [("CartPole-v1", 150_000, 450), ("Pendulum-v1", 600_000, -220)])
 def test_learns(tmp_path, env_id, steps, at_least):
     agent, env, rewards = run(tmp_path, env_id, steps=steps), environments.make(env_id, 999), []
     for _ in range(20):

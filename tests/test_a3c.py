@@ -11,7 +11,7 @@ from scipy import special
 from a3c.agent import ACNet, Worker
 from a3c.main import PRESETS, Config, train
 from common import environments
-from common.command import keywords
+from common.command import UserError, keywords
 
 BOUND = np.float32([2.0])
 
@@ -339,6 +339,25 @@ def test_save_and_load_bring_back_the_statistics_too(tmp_path, hdf5):
     np.testing.assert_array_equal(other.get_action(state, greedy=True), agent.get_action(state, greedy=True))
     np.testing.assert_array_equal(other.get_value(state[None]), agent.get_value(state[None]))
     np.testing.assert_array_equal(flat(other), flat(agent))
+
+
+def test_a_mean_through_tanh_stays_within_the_bounds():
+    state = np.ones(3)
+    for mean, size in ("linear", 200.0), ("tanh", 2.0):  # 100 x the bound, and the bound
+        agent = net(mean=mean)
+        agent.theta[-2] = 100.0  # the output's bias; log-std is the last
+        assert agent.get_action(state, greedy=True)[0] == pytest.approx(size, abs=0.1)
+        agent.gradients(agent.psi, agent.theta, *segment(agent))  # which makes the variables follow
+        np.testing.assert_allclose(agent.actor(state[None].astype(np.float32))[0], agent.get_action(state, True))
+    logits = net(2, None, mean="tanh")  # which have no bounds
+    logits.theta[-1] = 100.0
+    assert logits.policy(state)[1] == pytest.approx(100, abs=0.1)
+
+
+def test_weights_of_a_linear_mean_are_not_taken_for_one_through_tanh(tmp_path):
+    net(mean="linear").save(tmp_path)
+    with pytest.raises(UserError, match="output_tanh"):
+        net(mean="tanh").load(tmp_path)
 
 
 def test_learns(tmp_path):
