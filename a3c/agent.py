@@ -57,8 +57,8 @@ class ACNet:
         self.rng = np.random.default_rng(seed)
 
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
-        act = None if self.discrete else {"linear": None, "tanh": tf.nn.tanh}[mean]
-        self.actor = self._network(state_dim, hidden, action_dim, 0.01, act, scale=action_bound)  # logits, or mean
+        act = None if self.discrete else {"linear": None, "tanh": tf.nn.tanh}[mean]  # of logits, or of the mean
+        self.actor = self._network(state_dim, hidden, action_dim, gain=0.01, act=act, scale=action_bound)
         self.log_std = tf.Variable(tf.fill(0 if self.discrete else action_dim, float(log_std)), name="log_std")
         self.critic_weights = self.critic.trainable_weights
         self.actor_weights = [*self.actor.trainable_weights, *([] if self.discrete else [self.log_std])]

@@ -214,6 +214,14 @@ def test_actions_come_from_the_policy():
     assert stats.kstest(drawn[:, 0], "norm", (mean[0], np.exp(0.5))).pvalue > 1e-4
 
 
+def test_a_mean_through_tanh_stays_within_the_bounds():
+    for kind, size in ((1, BOUND), 2.0), ((2, None), 100.0):  # a mean has bounds, logits have none
+        agent = make(*kind, mean="tanh")
+        agent.actor.all_weights[-1].assign(np.full(kind[0], 100.0))
+        agent._refresh()
+        np.testing.assert_allclose(agent.policy(np.ones(3)), size, atol=1.0 if kind[1] is None else 1e-6)
+
+
 @pytest.mark.parametrize("hdf5", [False, True])
 def test_save_and_load_bring_back_the_statistics_too(tmp_path, hdf5):
     agent, other = make(seed=1), make(seed=2)
