@@ -40,10 +40,15 @@ class MLP:
                 self.layers.append((None, None, layer.fn))
 
     def refresh(self, weights: list | None = None) -> None:
-        """Copy the model's weights; weights: the same as NumPy arrays, where an update has just brought them along."""
+        """Copy the model's weights; weights: the same as NumPy arrays, where an update has just brought them along.
+
+        Raises FloatingPointError if one is no longer a finite number.
+        """
         weights = weights or [w.numpy() for w in self.model.trainable_weights]
         for array, new in zip(self.arrays, weights, strict=False):  # a log-std may follow
             array[...] = new
+            if not np.isfinite(array).all():
+                raise FloatingPointError("a weight is no longer a finite number")
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """x: [input_dim] or [batch, input_dim] -> float32 [output_dim] or [batch, output_dim].

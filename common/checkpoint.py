@@ -14,6 +14,7 @@ import tensorlayer as tl
 
 from common.acting import MLP
 from common.command import UserError
+from common.compiling import Settings
 from common.weights import replacing
 
 OURS = {"common", "reinforce", "ac", "a2c", "a3c", "trpo", "ppo", "acktr", "ddpg", "td3", "sac"}
@@ -66,8 +67,8 @@ def _variables(value) -> list | None:
 
 
 def _members(value) -> dict:
-    """What may be state in an object of this project; the NumPy copies follow from the models."""
-    if type(value).__module__.split(".")[0] not in OURS or isinstance(value, MLP):
+    """What may be state in an object of this project; NumPy copies follow from the models, settings from the flags."""
+    if type(value).__module__.split(".")[0] not in OURS or isinstance(value, (MLP, Settings)):
         return {}
     arguments = inspect.signature(type(value)).parameters
     return {name: each for name, each in vars(value).items() if name not in arguments or not isinstance(each, NUMBERS)}

@@ -2,13 +2,23 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import inspect
 import io
 import itertools
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, NoReturn, get_type_hints
+
+if missing := [name for name in ("tyro", "gym", "tensorflow") if not importlib.util.find_spec(name)]:
+    print(
+        f"error: {sys.executable} has no {' and no '.join(missing)}: type 'make train' in the project's folder once"
+        " (without make: see README.md), then 'source .venv/bin/activate'",
+        file=sys.stderr,
+    )
+    sys.exit(2)
 
 import tyro
 
@@ -19,7 +29,7 @@ class UserError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Annotation of a flag's value: low <= value <= high, or low < value where `above` is given instead."""
+    """Annotation of a flag's value: low <= value <= high, or above < value <= high where `above` is given."""
 
     low: float = float("-inf")
     high: float = float("inf")
@@ -30,7 +40,7 @@ class Range:
 
     def __str__(self) -> str:
         if self.above > float("-inf"):
-            return f"greater than {self.above:g}"
+            return f"greater than {self.above:g}" + (f" and at most {self.high:g}" if self.high < float("inf") else "")
         if self.high == float("inf"):
             return f"at least {self.low:g}"
         return f"between {self.low:g} and {self.high:g}"
@@ -142,6 +152,7 @@ def keywords(config: Options, cls: type) -> dict:
 
 def run(main) -> NoReturn:
     """Run a command's `main` and turn what goes wrong into one line and an exit status."""
+    warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of a run that is about to stop at a NaN
     try:
         main()
     except UserError as error:

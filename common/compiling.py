@@ -1,6 +1,8 @@
 """Compiled updates: with XLA where this machine has it, as a plain graph where it has not."""
 
+import contextlib
 import functools
+import inspect
 import os
 
 import numpy as np
@@ -39,17 +41,73 @@ def compiled(method):
     Arguments: NumPy arrays and scalars are data, anything else is a constant. There is one compiled function for each
     combination of types and shapes, kept with the object: to look it up here makes small updates about a third faster
     than TensorFlow's own dispatch does.
+
+    The object's plain settings (see `Settings`) count as they are at the call, not as they were at the first one: those
+    that are floats are data too, and for each value of the others there is a compiled function of its own.
     """
-    traced = tf.function(converted(method), autograph=False, jit_compile=xla_works())
+    graph = converted(method)
+
+    def trace(self, settings, arguments):
+        """A compiled function of the settings that are floats and of the arguments that are data."""
+
+        def body(floats, *data):
+            tensors = iter(data)
+            with settings.as_tensors(floats):
+                return graph(self, *(next(tensors) if isinstance(x, DATA) else x for x in arguments))
+
+        shapes = [tf.TensorSpec(x.shape, x.dtype) for x in (settings.floats, *arguments) if isinstance(x, DATA)]
+        return tf.function(body, autograph=False, jit_compile=xla_works()).get_concrete_function(*shapes)
 
     def call(self, *arguments):
-        data = [x for x in arguments if isinstance(x, DATA)]
-        key = (method.__name__, *((x.dtype, x.shape) if isinstance(x, DATA) else x for x in arguments))
         functions = self.__dict__.setdefault("compiled_functions", {})
+        if "compiled_settings" not in self.__dict__:
+            self.compiled_settings = Settings(self)
+        settings = self.compiled_settings
+        settings.look()
+        data = [x for x in arguments if isinstance(x, DATA)]
+        key = (method.__name__, settings.others, *((x.dtype, x.shape) if isinstance(x, DATA) else x for x in arguments))
         if key not in functions:
-            functions[key] = traced.__get__(self, type(self)).get_concrete_function(*arguments)
-        return functions[key](*(tf.convert_to_tensor(x) for x in data))
+            functions[key] = trace(self, settings, arguments)
+        return functions[key](settings.tensor, *(tf.convert_to_tensor(x) for x in data))
 
     functools.update_wrapper(call, method)
     del call.__wrapped__  # Ray would change the signature of what it finds there, and TensorFlow goes by signatures
     return call
+
+
+class Settings:
+    """The plain settings of an object and of its parts, as they are at the last `look`.
+
+    A setting is a number, flag, word or None that a constructor takes and keeps under the argument's name. Parts are
+    the objects among its attributes that are of the same module.
+
+    floats: float32 [n], those that are floats.  others: a tuple of the rest.
+    """
+
+    def __init__(self, owner):
+        owners = [owner, *(each for each in vars(owner).values() if type(each).__module__ == type(owner).__module__)]
+        names = [(each, name) for each in owners for name in inspect.signature(type(each)).parameters]
+        plain = (bool, int, float, str, type(None))
+        self.places = [place for place in names if isinstance(getattr(*place, ()), plain)]
+        self.values = None
+
+    def look(self) -> None:
+        """Bring floats and others up to date."""
+        values = [getattr(owner, name) for owner, name in self.places]
+        if values != self.values:
+            self.values = values
+            self.floats = np.array([x for x in values if isinstance(x, float)], np.float32)
+            self.others = tuple(None if isinstance(x, float) else x for x in values)
+            self.tensor = tf.convert_to_tensor(self.floats)
+
+    @contextlib.contextmanager
+    def as_tensors(self, floats: tf.Tensor):
+        """While a method is traced, the settings that are floats are the elements of `floats`."""
+        numbers = [(*place, x) for place, x in zip(self.places, self.values, strict=True) if isinstance(x, float)]
+        for (owner, name, _), tensor in zip(numbers, tf.unstack(floats), strict=True):
+            setattr(owner, name, tensor)
+        try:
+            yield
+        finally:
+            for owner, name, number in numbers:
+                setattr(owner, name, number)

@@ -2,9 +2,14 @@
 
 import csv
 import json
+import os
+import shlex
+import shutil
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -27,13 +32,15 @@ class Training:
     best_of: where the loop plays this many episodes at a time, keep the weights after the batch that ended on the
         highest running reward, not the last ones. (--resume goes on from the last ones all the same.)
 
+    running: the part of the running reward that each episode keeps; the book's is 0.9, in some listings another.
+
     generators: other random generators that the run draws from, by name.
 
     steps: environment steps so far.  episode: episodes so far.
     """
 
-    def __init__(self, config: Options, agent, *envs, best_of: int = 0, **generators):
-        self.config, self.agent, self.best_of = config, agent, best_of
+    def __init__(self, config: Options, agent, *envs, best_of: int = 0, running: float = 0.9, **generators):
+        self.config, self.agent, self.best_of, self.running = config, agent, best_of, running
         envs = {f"env_{i}": env.unwrapped.np_random for i, env in enumerate(envs)}
         self.state = {"agent": agent, **envs, **generators}
         self.folder = config.model_folder
@@ -54,7 +61,9 @@ class Training:
             total=budget,
             initial=min(self.steps if unit == "step" else self.episode, budget),
             disable=not sys.stderr.isatty(),
-            bar_format="Training |{bar:20}| {n_fmt}/{total_fmt} {unit}s, {remaining} left{postfix}",
+            dynamic_ncols=True,
+            bar_format="{desc}|{bar}| {percentage:.0f}%, {remaining} left{postfix}",  # the result fits in 80 columns
+            desc="Training ",
             unit=unit,
         )
         self.handler = signal.signal(signal.SIGINT, self._interrupt)
@@ -80,7 +89,8 @@ class Training:
         """Close an episode: its reward is the sum of the environment's own rewards over `length` steps."""
         self.episode += 1
         self.steps += length
-        running = self.rows[-1][3] * 0.9 + episode_reward * 0.1 if self.rows else episode_reward  # the book's
+        running = self.rows[-1][3] if self.rows else episode_reward
+        running += (1 - self.running) * (episode_reward - running)
         seconds = time.perf_counter() - self.start
         self.rows.append([self.episode, self.steps, float(episode_reward), float(running), seconds])
         if self.bar.disable:
@@ -90,11 +100,10 @@ class Training:
                 f" | Running Time: {seconds:.4f}"
             )
         else:
-            speed = self.steps / seconds
-            self.bar.set_postfix_str(
-                f"episode {self.episode}, reward {episode_reward:.1f}, running {running:.1f}, {speed:,.0f} steps/s",
-                refresh=False,
+            self.bar.set_description_str(
+                f"Episode {self.episode}: {episode_reward:.1f}, running {running:.1f} ", refresh=False
             )
+            self.bar.set_postfix_str(f"{self.steps / seconds:,.0f} steps/s", refresh=False)
             self.bar.update(min(self.steps if self.bar.unit == "step" else self.episode, self.bar.total) - self.bar.n)
         if self.board:
             self.board(self.steps, reward=episode_reward, running_reward=running)
@@ -116,20 +125,33 @@ class Training:
     def __exit__(self, kind, error, trace):
         signal.signal(signal.SIGINT, self.handler)
         self.bar.close()
-        if kind is None:
-            self.save()
-            print(f"Weights and episodes.csv: {self.folder} | Curve: {self.config.image_file('.png')}")
-        elif kind is KeyboardInterrupt:  # the second Ctrl-C: the episode is cut, so the run can't be resumed from here
-            self._save_weights()
-            if weights.exist(self.folder):
-                print(f"Weights: {self.folder}")
-        elif kind and issubclass(kind, FloatingPointError):
-            kept = (
-                f"the last good weights are in {self.folder}" if weights.exist(self.folder) else "nothing was saved yet"
-            )
-            raise FloatingPointError(f"{error} at step {self.steps}; {kept}") from None
+        try:
+            if kind is None:
+                self.save()
+                self._report()
+            elif kind is KeyboardInterrupt:  # the second one: the episode is cut, so the run can't be resumed from here
+                self._save_weights()
+                if weights.exist(self.folder):
+                    print(f"Weights: {self.folder}")
+            elif issubclass(kind, FloatingPointError):
+                raise error
+        except FloatingPointError as problem:
+            exist = weights.exist(self.folder)
+            kept = f"the last good weights are in {self.folder}" if exist else "nothing was saved yet"
+            raise FloatingPointError(f"{problem} at step {self.steps}; {kept}") from None
         if self.interrupted and kind is None:
             raise KeyboardInterrupt
+
+    def _report(self) -> None:
+        """What came out, where it is, and what to type next."""
+        if self.rows:
+            _, _, _, running, seconds = self.rows[-1]
+            print(f"Running reward {running:.1f} after {self.episode} episodes, {self.steps:,} steps, {seconds:.1f} s")
+        print(f"Weights and episodes.csv: {self.folder} | Curve: {self.config.image_file('.png')}")
+        if self.interrupted:
+            print(f"To go on: {command_line('--train', '--resume')}")
+        else:
+            print(f"To watch it play: {command_line('--test')}")
 
     def _save_weights(self) -> None:
         if not self.best_of:
@@ -152,7 +174,11 @@ class Training:
             raise UserError(f"--out: can't write to {folder} ({error.strerror})") from None
 
     def _resume(self) -> None:
-        for episode, steps, *rest in checkpoint.load(self.folder / "resume.npz", **self.state)["rows"].tolist():
+        path = self.folder / "resume.npz"
+        rows = checkpoint.load(path, **self.state).get("rows")
+        if rows is None:
+            raise UserError(f"{path} has no table of episodes: it is of an older version and can't be resumed")
+        for episode, steps, *rest in rows.tolist():
             self.rows.append([int(episode), int(steps), *rest])
         self.episode, self.steps = self.rows[-1][:2] if self.rows else (0, 0)
 
@@ -163,9 +189,9 @@ class Training:
         axes.plot(steps, reward, color="0.75", linewidth=0.8, label="episode")
         if (window := len(self.rows) // 50) > 10:  # of a long run, the running reward would be one blue band
             mean = np.convolve(reward, np.full(window, 1 / window), "valid")
-            axes.plot(steps[window - 1 :], mean, color="C0", label=f"mean of {window}")
+            axes.plot(steps[window - 1 :], mean, color="C0", label=f"mean of {window} episodes")
         else:
-            axes.plot(steps, running, color="C0", label="running (0.9 / 0.1)")
+            axes.plot(steps, running, color="C0", label=f"running ({self.running:g} / {1 - self.running:g})")
         axes.set(
             xlabel="environment steps", ylabel="episode reward", title=f"{self.config.algorithm}, {self.config.env}"
         )
@@ -173,6 +199,18 @@ class Training:
         axes.legend(loc="lower right")
         with replacing(self.config.image_file(".png")) as path:
             figure.savefig(path, dpi=100)
+
+
+def command_line(*flags: str) -> str:
+    """This command with these flags in place of --train, --test, --resume and --render, as one would type it."""
+    python, here = Path(sys.executable), Path.cwd()
+    if shutil.which("python") == sys.executable:  # the environment is active
+        python = "python"
+    elif python.is_relative_to(here):
+        python = python.relative_to(here)
+    given = [word for word in sys.argv[1:] if word not in ("--train", "--test", "--resume", "--render")]
+    join = shlex.join if os.name == "posix" else subprocess.list2cmdline
+    return join([str(python), sys.argv[0], *flags, *given])
 
 
 def _tensorboard(logdir):

@@ -12,13 +12,16 @@ if sys.platform.startswith("linux"):  # SDL complains on machines without a desk
 
 
 @contextlib.contextmanager
-def quiet():
+def quiet(message: str = ""):
     """Hold back all that the block writes to standard error; show it only if the block raises.
 
     C++ code writes to the file descriptor itself, so that is what is redirected.
+    message: shown on a terminal as long as the block runs.
     """
     sys.stderr.flush()
     terminal = os.dup(2)
+    message = message if os.isatty(terminal) else ""
+    os.write(terminal, message.encode())
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
@@ -31,4 +34,5 @@ def quiet():
         finally:
             sys.stderr.flush()
             os.dup2(terminal, 2)
+            os.write(terminal, b"\r" + b" " * len(message) + b"\r" if message else b"")
             os.close(terminal)

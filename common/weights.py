@@ -34,8 +34,12 @@ def save(folder: str | Path, hdf5: bool = False, **networks: list) -> None:
     networks: for each file the TensorLayer models, further tf.Variables (a log-std) and dicts of NumPy arrays
     (statistics) that go into it.
     A file is complete or not there: it is written under another name first. The same network in the
-    other format is removed, so that there is one truth. Raises OSError if the folder can't be written.
+    other format is removed, so that there is one truth. Raises FloatingPointError, before anything is written, if a
+    weight is not a finite number, and OSError if the folder can't be written.
     """
+    for name, parts in networks.items():
+        if odd := [key for key, array in _arrays(parts).items() if not np.isfinite(array).all()]:
+            raise FloatingPointError(f"the weights {odd[0]} of {name} are no longer finite numbers")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, parts in networks.items():

@@ -18,11 +18,13 @@ class PPO:
     action_bound: float32 [action_dim], the largest action; None for discrete actions.
     method: 'clip' or 'penalty'.
     gamma, gae_lambda: discount, and the decay of the advantage estimate (1: the book's Monte Carlo sum).
-    lr_a, lr_c: learning rates of actor and critic (Adam).
+    lr_a, lr_c: learning rates of actor and critic (Adam); they fall linearly to the part end_lr
+        at total_steps, if that is given.
     a_update_epochs, c_update_epochs: M and B of the algorithms, in passes over the buffer.
     minibatch_size: transitions a gradient step; the book's is the whole buffer.
     reward_scale: rewards are multiplied by it, so that values are of the order of 1.
     epsilon: clip range of Eq. (5.38).  kl_target, lam: d_target and first lambda of Algorithm 5.23.
+    mean: of the Gaussian policy, 'linear' or 'tanh', which keeps it within the actions' bounds.
     """
 
     def __init__(
@@ -36,6 +38,8 @@ class PPO:
         gae_lambda=0.95,
         lr_a=5e-4,
         lr_c=1e-3,
+        end_lr=0.0,
+        total_steps=None,
         a_update_epochs=10,
         c_update_epochs=10,
         minibatch_size=64,
@@ -43,6 +47,7 @@ class PPO:
         epsilon=0.2,
         kl_target=0.01,
         lam=0.5,
+        mean="linear",
         hidden=(64, 64),
         seed=0,
     ):
@@ -52,11 +57,12 @@ class PPO:
         self.gamma, self.gae_lambda, self.reward_scale = gamma, gae_lambda, reward_scale
         self.epsilon, self.kl_target, self.minibatch_size = epsilon, kl_target, minibatch_size
         self.a_update_epochs, self.c_update_epochs = a_update_epochs, c_update_epochs
-        self.rng = np.random.default_rng(seed)
+        self.lr_a, self.lr_c, self.end_lr, self.total_steps, self.steps = lr_a, lr_c, end_lr, total_steps, 0
+        self.rng = np.random.default_rng([seed, 1])  # of [seed] the environment draws
 
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
-        # state -> logits, or mean of a Gaussian; without the book's tanh, which learns slowly near the bounds
-        self.actor = self._network(state_dim, hidden, action_dim, gain=0.01, scale=action_bound)
+        act = None if self.discrete else {"linear": None, "tanh": tf.nn.tanh}[mean]  # of logits, or of the mean
+        self.actor = self._network(state_dim, hidden, action_dim, gain=0.01, act=act, scale=action_bound)
         self.log_std = tf.Variable(tf.zeros(0 if self.discrete else action_dim), name="log_std")
         self.actor_weights = [*self.actor.trainable_weights, *([] if self.discrete else [self.log_std])]
 
@@ -71,7 +77,7 @@ class PPO:
         self.state_buffer, self.action_buffer, self.reward_buffer = [], [], []
         self.cumulative_reward_buffer, self.adv_buffer = [], []
 
-    def _network(self, state_dim, hidden, units, gain, scale=None):
+    def _network(self, state_dim, hidden, units, gain, act=None, scale=None):
         """Dense layers from state_dim to `units`; orthogonal weights learn faster than the default."""
 
         def dense(layer, units, act, gain, name):
@@ -81,7 +87,8 @@ class PPO:
         inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
         for i, width in enumerate(hidden, 1):
             layer = dense(layer, width, tf.nn.tanh, 2**0.5, f"hidden_{i}")
-        layer = dense(layer, units, None, gain, "output")
+        name = "output" if act is None else "output_tanh"  # weights of the one don't load as the other's
+        layer = dense(layer, units, act, gain, name)
         if scale is not None:
             layer = tl.layers.Lambda(lambda x: x * scale, name="scale")(layer)
         model = tl.models.Model(inputs, layer)
@@ -125,8 +132,14 @@ class PPO:
         return loss
 
     @compiled
-    def _update(self, states, actions, adv, returns, actor_batches, critic_batches):
-        """All gradient steps of one update; *_batches: int32 [steps, minibatch_size] indices of transitions."""
+    def _update(self, states, actions, adv, returns, actor_batches, critic_batches, progress):
+        """All gradient steps of one update.
+
+        *_batches: int32 [steps, minibatch_size], indices of transitions.
+        progress: the part of the training that is over.
+        """
+        for optimizer, lr in (self.actor_opt, self.lr_a), (self.critic_opt, self.lr_c):
+            optimizer.learning_rate.assign(lr * (1 - (1 - self.end_lr) * progress))
         old_output, old_log_std = self.actor(states), tf.identity(self.log_std)
         actor_loss = critic_loss = 0.0
         for i in tf.range(len(actor_batches)):
@@ -142,25 +155,22 @@ class PPO:
     def update(self):
         """One round of Algorithm 5.24 or 5.23 on the finished paths in the buffers, which it empties.
 
-        Raises FloatingPointError if a loss is no longer a number.
+        Raises RuntimeError if a path is open or there is none, FloatingPointError if a loss is no longer a number.
         """
+        if self.reward_buffer or not self.state_buffer:
+            raise RuntimeError("update() learns from finished paths: call finish_path(next_state, done) first")
         states, actions = np.array(self.state_buffer, np.float32), np.array(self.action_buffer)
-        adv = np.array(self.adv_buffer, np.float32)
+        adv, returns = np.array(self.adv_buffer, np.float32), np.array(self.cumulative_reward_buffer, np.float32)
         adv = (adv - adv.mean()) / (adv.std() + 1e-8)
-        returns = np.array(self.cumulative_reward_buffer, np.float32)
-        losses_and_kl = self._update(
-            states,
-            actions,
-            adv,
-            returns,
-            self._minibatches(self.a_update_epochs),
-            self._minibatches(self.c_update_epochs),
-        )
-        actor_loss, critic_loss, kl = (float(x) for x in losses_and_kl)
+        batches = self._minibatches(self.a_update_epochs), self._minibatches(self.c_update_epochs)
+        progress = np.float32(min(self.steps / self.total_steps, 1) if self.total_steps else 0)
+        results = self._update(states, actions, adv, returns, *batches, progress)
+        actor_loss, critic_loss, kl = (float(x) for x in results)
         if not np.isfinite(actor_loss + critic_loss):
             raise FloatingPointError(f"the loss is {actor_loss + critic_loss}")
         if self.method == "penalty":
             self._adapt_lam(kl)
+        self.steps += len(states)
         self._refresh()
         for buffer in (self.state_buffer, self.action_buffer, self.cumulative_reward_buffer, self.adv_buffer):
             buffer.clear()
@@ -210,19 +220,21 @@ class PPO:
         next_state: the state after the last step.  done: whether the task ended there; at a time limit
         or in the middle of an episode it has not, and V(next_state) stands for the rewards to come.
         """
-        if not self.reward_buffer:
+        n = len(self.reward_buffer)
+        if n == 0:
             return
-        path = np.array([*self.state_buffer[-len(self.reward_buffer) :], next_state], np.float32)
-        value = self.value(path)[:, 0]
-        value[-1] *= not done
-        adv, advs = 0.0, []
-        for t in reversed(range(len(self.reward_buffer))):
-            delta = self.reward_scale * self.reward_buffer[t] + self.gamma * value[t + 1] - value[t]
-            adv = delta + self.gamma * self.gae_lambda * adv
-            advs.append(adv)
-        advs.reverse()
-        self.adv_buffer.extend(advs)
-        self.cumulative_reward_buffer.extend(advs + value[:-1])
+        states = np.array(self.state_buffer[-n:], np.float32)
+        last_value = 0.0 if done else self.value(next_state)[0]
+        value = np.append(self.value(states)[:, 0], last_value)
+        adv, returns = np.zeros(n + 1), np.zeros(n + 1)
+        returns[n] = last_value
+        for t in reversed(range(n)):
+            reward = self.reward_scale * self.reward_buffer[t]
+            returns[t] = reward + self.gamma * returns[t + 1]
+            delta = reward + self.gamma * value[t + 1] - value[t]
+            adv[t] = delta + self.gamma * self.gae_lambda * adv[t + 1]
+        self.adv_buffer.extend(adv[:n])
+        self.cumulative_reward_buffer.extend(returns[:n])
         self.reward_buffer.clear()
 
     def save(self, path="model/ppo", hdf5=False):

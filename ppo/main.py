@@ -35,6 +35,8 @@ class Config(command.Options):
     """Learning rate of the actor."""
     lr_c: Positive = 1e-3
     """Learning rate of the critic."""
+    end_lr: Fraction = 0.0
+    """The part of both learning rates that is left at the end of --steps, if given; they fall linearly."""
     a_update_epochs: Count = 10
     """M of the algorithms, in passes over the batch."""
     c_update_epochs: Count = 10
@@ -49,6 +51,8 @@ class Config(command.Options):
     """d_target of Algorithm 5.23."""
     lam: Positive = 0.5
     """lambda of Eq. (5.37) at the start; it adapts."""
+    mean: Literal["linear", "tanh"] = "linear"
+    """Of the Gaussian policy; tanh, the book's, keeps it within the actions' bounds."""
     hidden: tuple[Count, ...] = (64, 64)
     """Units of the hidden layers of both networks."""
 
@@ -90,9 +94,9 @@ def test(config, agent):
 def main():
     config = command.parse(Config, PRESETS)
     env = environments.make(config.env, config.seed, "human" if config.render else None)
-    with quiet():  # TensorFlow loads only now: --help and a wrong flag are answered at once
+    with quiet("Loading TensorFlow ..."):  # only now: --help and a wrong flag are answered at once
         from ppo.agent import PPO
-    agent = PPO(*environments.dimensions(env), **command.keywords(config, PPO))
+    agent = PPO(*environments.dimensions(env), **command.keywords(config, PPO), total_steps=config.steps)
     if config.train:
         train(config, agent, env)
     if config.test:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import gym
@@ -49,3 +50,36 @@ class Constant(gym.Env):
 def constant():
     """The environment `Constant`, cut after 10 steps."""
     return gym.wrappers.TimeLimit(Constant(), 10)
+
+
+class Ends(gym.Env):
+    """Episodes end in turn by a true end after 3 steps and by a time limit after 5; reward: the number of the step.
+
+    A state is (episode, step), so none comes twice: what a loop hands over shows where it is from.
+    """
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+
+    def __init__(self, action_space):
+        self.action_space = action_space
+        self.spec = types.SimpleNamespace(id="Ends-v0")
+        self.episode = -1
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.episode, self.t = self.episode + 1, 0
+        return self._state(), {}
+
+    def step(self, action):
+        self.t += 1
+        terminated = self.t == 3 and self.episode % 2 == 0
+        return self._state(), float(self.t), terminated, self.t == 5, {}
+
+    def _state(self):
+        return np.array([self.episode, self.t], np.float32)
+
+
+@pytest.fixture
+def ends():
+    """The environment `Ends` with two actions."""
+    return Ends(gym.spaces.Discrete(2))

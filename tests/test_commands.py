@@ -1,5 +1,6 @@
 """The commands as a user runs them: files left behind, messages, exit statuses."""
 
+import contextlib
 import csv
 import dataclasses
 import importlib
@@ -7,6 +8,8 @@ import inspect
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,7 +106,10 @@ def test_train_then_test_in_another_folder(command, tmp_path):
     assert re.fullmatch(
         r"Training \| Episode: 1/12 \| Episode Reward: -\d+\.\d{4} \| Running Time: \d+\.\d{4}", lines[1]
     )
-    assert all(line.startswith(("Training |", "Weights", "Testing", "There is no display")) for line in lines[1:])
+    words = ("Training |", "Running reward", "Weights", "To watch it play:", "Testing", "There is no display")
+    assert all(line.startswith(words) for line in lines[1:])
+    said = next(line for line in lines if line.startswith("Running reward"))
+    assert re.fullmatch(r"Running reward -\d+\.\d after 12 episodes, 2,400 steps, \d+\.\d s", said)
     assert re.fullmatch(r"Testing \| Mean of 10: -\d+\.\d \| Standard deviation: \d+\.\d", lines[-1])
 
     model = tmp_path / "model/ppo/Pendulum-v1"
@@ -162,6 +168,8 @@ def test_ctrl_c_saves_and_exits_130_and_resume_goes_on(command, tmp_path):
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "Weights and episodes.csv: model" in stdout
+    again = shlex.split(stdout.splitlines()[-1].removeprefix("To go on: "))
+    assert again[1:] == [str(ROOT / "ppo/main.py"), "--train", "--resume", "--steps", "100000000"]
     model = tmp_path / "model/ppo/Pendulum-v1"
     assert np.load(model / "actor.npz")["log_std"].shape == (1,)
     played = len((model / "episodes.csv").read_text().splitlines()) - 1
@@ -171,6 +179,47 @@ def test_ctrl_c_saves_and_exits_130_and_resume_goes_on(command, tmp_path):
     result = command("ppo", "--train", "--resume", "--steps", 200 * (played + 3))
     assert result.returncode == 0, result.stderr
     assert len((model / "episodes.csv").read_text().splitlines()) - 1 == played + 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_the_line_on_a_terminal_of_80_columns_shows_result_and_time(tmp_path):
+    """What comes next is a command that can be typed."""
+    import fcntl
+    import struct
+    import termios
+
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    words = [sys.executable, ROOT / "reinforce/main.py", "--train", "--episodes", "40", "--seed", "5"]
+    process = subprocess.Popen(words, stdout=slave, stderr=slave, cwd=tmp_path)
+    os.close(slave)
+    written = b""
+    with contextlib.suppress(OSError):  # Linux says so when the other end is closed
+        while part := os.read(master, 10_000):
+            written += part
+    assert process.wait() == 0
+    lines = re.split(r"[\r\n]+", written.decode())
+    assert "Loading TensorFlow ..." in lines[0]
+    bars = [line for line in lines if line.startswith("Episode ")]
+    expected = r"Episode 40: \d+\.\d, running \d+\.\d \|.*\| 100%, 00:00 left, [\d,]+ steps/s"
+    assert re.match(expected, bars[-1]) and max(map(len, bars)) <= 80
+    (watch,) = (line for line in lines if line.startswith("To watch it play: "))
+    result = subprocess.run(shlex.split(watch.removeprefix("To watch it play: ")), cwd=tmp_path, capture_output=True)
+    assert result.returncode == 0 and b"Testing with your own weights" in result.stdout
+
+
+def test_a_python_without_the_packages_says_what_to_do():
+    """-S: the packages of the environment are not found, as with a system's own Python."""
+    result = subprocess.run([sys.executable, "-S", ROOT / "ppo/main.py", "--train"], capture_output=True, text=True)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "has no tyro" in result.stderr and "source .venv/bin/activate" in result.stderr
+
+
+def test_without_weights_the_shipped_ones_are_listed(command):
+    result = command("ppo", "--test", "--env", "Acrobot-v1")
+    assert result.returncode == 2
+    assert "run with --train first (shipped: CartPole-v1, Pendulum-v1" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_resume_without_a_run_says_so(command):
@@ -186,6 +235,26 @@ def test_nan_stops_the_run_and_keeps_the_weights(command, tmp_path):
     assert result.returncode == 1
     assert re.fullmatch(r"error: the loss is nan at step \d+; the last good weights are in \S+\n", result.stderr)
     assert (tmp_path / "model/ppo/Pendulum-v1/actor.npz").read_bytes() == before
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_an_actor_of_nan_is_never_saved(monkeypatch, tmp_path, algorithm):
+    """Where only the critic's loss was looked at, such a run ended well and wrote its weights over good ones."""
+    main = importlib.import_module(f"{algorithm}.main")
+    names = {field.name for field in dataclasses.fields(main.Config)}
+    flag = next(
+        name for name in ("lr_a", "policy_lr", "learning_rate", "lr_c") if name in names
+    )  # trpo's actor has none
+    shipped = (ROOT / algorithm / "pretrained").iterdir()
+    good = sorted(shipped, key=lambda path: (path.name.startswith("Bi"), path.name))[0]  # the walker takes longest
+    model = tmp_path / "model" / algorithm / good.name
+    shutil.copytree(good, model)
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    flags = ["--train", "--env", good.name, "--steps", "4500", f"--{flag.replace('_', '-')}", "1e38"]
+    monkeypatch.setattr(sys, "argv", ["main.py", *flags, "--out", str(tmp_path)])
+    with pytest.raises(FloatingPointError, match=r"at step \d+; the last good weights are in"):
+        main.main()
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
 
 
 def test_render_is_for_training_and_for_what_this_process_plays(command):

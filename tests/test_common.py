@@ -8,17 +8,19 @@ import types
 
 import gym
 import h5py
+import imageio
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorlayer as tl
-from conftest import ROOT
+from conftest import ALGORITHMS, ROOT
 
 from common import checkpoint, environments, playing, weights
 from common.acting import MLP
 from common.command import Options, Range, UserError
 from common.compiling import compiled
 from common.normalising import Normaliser
+from common.progress import Training
 from common.quiet import quiet
 from ddpg.agent import DDPG
 
@@ -41,6 +43,15 @@ def test_numpy_copy_equals_the_model(act):
     policy = MLP(model)
     np.testing.assert_allclose(policy(states), model(states), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(policy(states[0]), model(states[:1])[0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_numpy_copy_of_no_numbers_is_refused():
+    """The loss of one network does not tell that another is lost."""
+    model = network()
+    policy = MLP(model)
+    model.trainable_weights[1].assign(tf.fill(model.trainable_weights[1].shape, np.nan))
+    with pytest.raises(FloatingPointError, match="no longer a finite number"):
+        policy.refresh()
 
 
 def test_numpy_copy_takes_weights_that_are_at_hand():
@@ -103,6 +114,18 @@ def test_hdf5_is_read_by_tensorlayer_itself(tmp_path):
     tl.files.load_hdf5_to_weights_in_order(str(tmp_path / "actor.hdf5"), other)
     for a, b in zip(model.all_weights, other.all_weights, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("hdf5", [False, True])
+def test_weights_that_are_no_numbers_are_not_written_over_good_ones(tmp_path, hdf5):
+    good, bad = network(), network()
+    bad.all_weights[0].assign(tf.fill(bad.all_weights[0].shape, np.nan))
+    weights.save(tmp_path, hdf5, critic=[good], actor=[good])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for parts in ([bad], [good, tf.Variable([np.inf], name="log_std")], [good, {"mean": np.array([np.nan])}]):
+        with pytest.raises(FloatingPointError, match="of actor are no longer finite numbers"):
+            weights.save(tmp_path, hdf5, critic=[network()], actor=parts)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_saving_in_one_format_removes_the_other(tmp_path):
@@ -204,6 +227,14 @@ def test_checkpoint_keeps_what_training_changes_and_not_what_the_constructor_was
     checkpoint.load(tmp_path / "run.npz", agent=new)
     assert (new.variance, new.pointer, int(new.actor_opt.iterations)) == (0.125, 4, 7)
     assert (float(new.actor_opt.learning_rate), new.gamma) == (2, 0)
+
+
+def test_a_run_of_an_older_version_is_refused(tmp_path):
+    config = Options(train=True, resume=True, env="CartPole-v1", steps=9, out=tmp_path)
+    config.model_folder.mkdir(parents=True)
+    checkpoint.save(config.model_folder / "resume.npz", agent=np.zeros(3))
+    with pytest.raises(UserError, match="has no table of episodes"):
+        Training(config, np.zeros(3))
 
 
 def test_checkpoint_refuses_what_is_no_checkpoint(tmp_path):
@@ -391,6 +422,71 @@ def test_one_compiled_function_for_each_shape_type_and_constant():
     assert Doubler().__dict__ == {}  # another object has functions of its own
 
 
+class Power:
+    """Settings of its own and of a part; `compiled` once traced them as constants."""
+
+    class Part:
+        def __init__(self, shift=0.0):
+            self.shift = shift
+
+    def __init__(self, base=2.0, exponent=3, negative=False):
+        self.base, self.exponent, self.negative, self.traces = base, exponent, negative, 0
+        self.part = self.Part()
+
+    @compiled
+    def power(self, x):
+        self.traces += 1
+        for _ in range(self.exponent):
+            x *= self.base
+        return self.part.shift - x if self.negative else self.part.shift + x
+
+
+def test_settings_count_as_they_are_at_the_call():
+    power, one = Power(), np.float32(1)
+    assert power.power(one).numpy() == 8
+    power.base = 3.0
+    assert power.power(one).numpy() == 27
+    power.part.shift = 0.5
+    assert power.power(one).numpy() == 27.5
+    assert power.traces == 1  # floats are data: a setting that changes at every update compiles nothing anew
+    power.exponent = 2
+    assert power.power(one).numpy() == 9.5
+    power.negative = True
+    assert power.power(one).numpy() == -8.5
+    assert power.traces == 3
+    assert (power.base, power.part.shift) == (3.0, 0.5)  # numbers again
+
+
+def generators(value, seen):
+    """All random generators in an agent, its parts and environments, by identity."""
+    if id(value) in seen or isinstance(value, type):
+        return {}
+    seen.add(id(value))
+    if isinstance(value, np.random.Generator):
+        return {id(value): value}
+    if isinstance(value, gym.Env):
+        return generators(value.unwrapped.np_random, seen)
+    if isinstance(value, (list, tuple)):
+        inner = value
+    elif type(value).__module__.split(".")[0] in ALGORITHMS:
+        inner = vars(value).values()
+    else:
+        return {}
+    return {key: each for part in inner for key, each in generators(part, seen).items()}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_agent_and_environment_draw_from_different_streams(monkeypatch, tmp_path, algorithm):
+    """gym seeds a generator with the run's seed; an agent that does so too acts by the numbers of the start state."""
+    main, handed = importlib.import_module(f"{algorithm}.main"), []
+    monkeypatch.setattr(main, "train", lambda *arguments: handed.extend(arguments[1:]))
+    monkeypatch.setattr(sys, "argv", ["main.py", "--train", "--seed", "3", "--out", str(tmp_path)])
+    main.main()
+    found = generators(handed, set()).values()
+    streams = [str(each.bit_generator.seed_seq.entropy) for each in found]
+    assert "3" in streams and len(streams) > 1 and len(set(streams)) == len(streams)
+
+
 # normalising
 
 
@@ -420,6 +516,8 @@ def test_states_far_from_the_mean_are_cut_at_ten_deviations():
 def test_range_messages():
     assert 0.0 in Range(0, 1) and 1.5 not in Range(0, 1) and 0 not in Range(above=0) and 1e-9 in Range(above=0)
     assert [str(Range(0, 1)), str(Range(above=0)), str(Range(1))] == ["between 0 and 1", "greater than 0", "at least 1"]
+    assert str(Range(above=0, high=1)) == "greater than 0 and at most 1"
+    assert 1.0 in Range(above=0, high=1) and 0.0 not in Range(above=0, high=1) and 1.5 not in Range(above=0, high=1)
 
 
 def test_quiet_holds_back_what_c_code_writes_and_shows_it_on_failure(capfd):
@@ -458,6 +556,17 @@ def test_a_display_that_is_gone_is_no_display(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DISPLAY", ":987")
     assert not environments.has_display()
+
+
+@pytest.mark.parametrize("first", [16, 17])
+def test_a_thin_line_is_still_there_in_a_gif_of_half_the_size(tmp_path, first):
+    """Leaving out every second row lost CartPole's track."""
+    frame = np.full((40, 60, 3), 255, np.uint8)
+    frame[first] = 0
+    playing.write_film(tmp_path / "film.gif", [frame] * 4, 20)
+    picture = imageio.v3.imread(tmp_path / "film.gif", index=0)[..., :3].astype(int)
+    assert picture.shape == (20, 30, 3)
+    assert abs(picture[8] - 128).max() <= 4 and picture[7].min() > 250 and picture[9].min() > 250
 
 
 def test_films(tmp_path):

@@ -111,6 +111,103 @@ def test_lambda_adapts_as_in_algorithm_5_23(kl, factor):
     assert agent.lam.numpy() == 0.5 * factor
 
 
+def fill(agent, n=64, seed=1):
+    """One finished path of n made-up steps; returns its states."""
+    rng = np.random.default_rng(seed)
+    states = rng.standard_normal((n, 3)).astype(np.float32)
+    for state in states:
+        agent.store_transition(state, agent.get_action(state), rng.standard_normal())
+    agent.finish_path(np.zeros(3), True)
+    return states
+
+
+def test_lambda_adapts_to_the_divergence_of_new_from_old(monkeypatch):
+    """KL(old || new) over the batch; the other direction is another number."""
+    agent, seen = make("penalty", lr_a=3e-2, kl_target=1e9), []
+    states = fill(agent)
+    monkeypatch.setattr(agent, "_adapt_lam", seen.append)
+    mean, std = agent.actor(states).numpy(), np.exp(agent.log_std.numpy())
+    agent.update()
+    new_mean, new_std = agent.actor(states).numpy(), np.exp(agent.log_std.numpy())
+
+    def kl(m0, s0, m1, s1):
+        return np.mean(np.sum(np.log(s1 / s0) + (s0**2 + (m0 - m1) ** 2) / (2 * s1**2) - 0.5, 1))
+
+    assert seen[0] == pytest.approx(kl(mean, std, new_mean, new_std), rel=1e-3)
+    assert abs(seen[0] / kl(new_mean, new_std, mean, std) - 1) > 0.05
+
+
+@pytest.mark.parametrize("method", ["clip", "penalty"])
+def test_the_compiled_update_is_the_steps_that_the_methods_take(monkeypatch, method):
+    """M actor steps against one old policy, then B critic steps, on normalised advantages, each on a minibatch."""
+    settings = dict(lr_a=2e-2, a_update_epochs=3, c_update_epochs=2, minibatch_size=16, lam=1e-3, end_lr=1.0, seed=4)
+    agent, twin = make(method, **settings), make(method, **settings)
+    drawn, minibatches = [], agent._minibatches
+    monkeypatch.setattr(agent, "_minibatches", lambda epochs: drawn.append(minibatches(epochs)) or drawn[-1])
+    states = fill(agent)
+    actions, returns = np.array(agent.action_buffer), np.array(agent.cumulative_reward_buffer, np.float32)
+    adv = np.array(agent.adv_buffer)
+    adv = ((adv - np.mean(adv)) / np.std(adv)).astype(np.float32)
+    agent.update()
+
+    (actor_batches, critic_batches), old_mean, old_log_std = drawn, twin.actor(states), tf.identity(twin.log_std)
+    assert (len(actor_batches), len(critic_batches)) == (3 * 4, 2 * 4)
+    for k in actor_batches:
+        old_pi = twin.distribution(tf.gather(old_mean, k), old_log_std)
+        twin.train_actor(states[k], actions[k], adv[k], old_pi)
+    for k in critic_batches:
+        twin.train_critic(returns[k], states[k])
+    for a, b in zip(agent.actor_weights, twin.actor_weights, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    for a, b in zip(agent.critic.trainable_weights, twin.critic.trainable_weights, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    assert abs(twin.actor(states) - old_mean).numpy().max() > 0.3  # far enough to tell one old policy from another
+
+
+def test_each_epoch_takes_every_step_once():
+    agent = make(minibatch_size=16)
+    agent.state_buffer = list(range(64))
+    epochs = agent._minibatches(3).reshape(3, 64)
+    assert all(sorted(epoch) == list(range(64)) for epoch in epochs) and (epochs[0] != epochs[1]).any()
+
+
+def test_learning_rates_fall_linearly():
+    agent = make(lr_a=1e-3, lr_c=4e-3, end_lr=0.5, total_steps=256)
+    rates = []
+    for _ in range(6):
+        fill(agent)
+        agent.update()
+        rates.append((float(agent.actor_opt.learning_rate), float(agent.critic_opt.learning_rate)))
+    parts = [1, 0.875, 0.75, 0.625, 0.5, 0.5]  # 64 steps an update, and no less once the steps are over
+    np.testing.assert_allclose(rates, [(1e-3 * part, 4e-3 * part) for part in parts], rtol=1e-5)
+
+
+def test_settings_count_after_the_first_update_too():
+    """In a notebook one changes epsilon between two updates."""
+
+    def moved(epsilon):
+        agent = make(lr_a=1e-2, seed=3)
+        fill(agent)
+        agent.update()
+        agent.epsilon = epsilon
+        states = fill(agent)
+        old = agent.pi(states)
+        agent.update()
+        return float(np.mean(old.kl_divergence(agent.pi(states))))
+
+    assert moved(1e-4) < moved(0.2) / 2
+
+
+@pytest.mark.parametrize("stored", [0, 5])
+def test_update_without_a_finished_path_is_refused(stored):
+    agent = make()
+    for _ in range(stored):
+        agent.store_transition(np.zeros(3), np.zeros(2), 1.0)
+    with pytest.raises(RuntimeError, match="call finish_path"):
+        agent.update()
+    assert len(agent.state_buffer) == stored
+
+
 def test_lambda_adapts_in_training_and_reaches_the_compiled_loss():
     """The listing calls the method 'penalty' in one place and 'kl_pen' in another: lambda never moves."""
     agent = make("penalty", lam=0.5, a_update_epochs=1)
@@ -165,6 +262,23 @@ def test_advantage_by_hand():
     v = play_path(agent, [1.0, -2.0], False)
     delta = [0.5 + 0.9 * v[1] - v[0], -1.0 + 0.9 * v[2] - v[1]]
     np.testing.assert_allclose(agent.adv_buffer, [delta[0] + 0.72 * delta[1], delta[1]], rtol=1e-5)
+
+
+def test_the_critic_learns_the_discounted_sum_whatever_lambda_is():
+    agent = make(gamma=0.9, gae_lambda=0.5, reward_scale=0.5)
+    play_path(agent, [1.0, -2.0, 4.0], True)
+    np.testing.assert_allclose(agent.cumulative_reward_buffer, [0.5 + 0.9 * (-1 + 0.9 * 2), -1 + 0.9 * 2, 2], rtol=1e-6)
+
+
+def test_the_loop_closes_a_path_at_ends_limits_and_full_batches(monkeypatch, tmp_path, ends):
+    """done is a true end only, and the state is the last one of the episode, not the first one of the next."""
+    calls, original = [], PPO.finish_path
+    monkeypatch.setattr(PPO, "finish_path", lambda self, s, done: calls.append((*s, done)) or original(self, s, done))
+    config = Config(train=True, env="Ends-v0", steps=16, batch_size=7, hidden=(8,), out=tmp_path)
+    train(config, PPO(2, 2, None, hidden=(8,)), ends)
+    ended = [(0, 3, True), (1, 5, False), (2, 3, True), (3, 5, False)]
+    full = [(1, 4, False), (3, 3, False)]  # after 7 and 14 steps
+    assert sorted(calls) == sorted(ended + full)
 
 
 def test_a_time_limit_is_not_an_end(constant):
