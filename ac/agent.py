@@ -147,7 +147,7 @@ class ActorCritic:
         critic="v",
         lr_a=5e-4,
         lr_c=2e-3,
-        end_lr=1.0,
+        end_lr=0.0,
         total_steps=None,
         reward_scale=0.1,
         hidden=(64,),

@@ -21,7 +21,7 @@ class Config(command.Options):
     """Actor-Critic (section 5.3), by default on CartPole-v1."""
 
     env: str = "CartPole-v1"
-    steps: Count | None = 70_000
+    steps: Count | None = 45_000
     """Environment steps, at most."""
     solved: float | None = 475.0
     """Stop once the running reward reaches this."""
@@ -35,7 +35,7 @@ class Config(command.Options):
     """Learning rate of the actor."""
     lr_c: Positive = 2e-3
     """Learning rate of the critic."""
-    end_lr: Fraction = 1.0
+    end_lr: Fraction = 0.0
     """The part of both learning rates that is left at the end of --steps, if given; they fall linearly."""
     reward_scale: Positive = 0.1
     """Rewards are multiplied by it for learning, so that values are of the order of 1."""
