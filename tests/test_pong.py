@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import ROOT, Ends
 from test_reinforce import spy
 
@@ -21,6 +22,7 @@ from common.command import UserError, keywords
 from common.players import Players
 from common.pong import Differences, Pong, binary
 from common.progress import Training
+from common.sparse import sparse_matmul
 from reinforce.agent import PolicyGradient
 from reinforce.main import PRESETS, Config, train_side_by_side
 
@@ -213,6 +215,17 @@ def test_packed_pictures_lose_nothing():
     assert len(values) == np.count_nonzero(states)
     assert (np.diff(where[:, 0]) >= 0).all()
     np.testing.assert_array_equal(pixels.pack(states[3]), packed[3])
+
+
+def test_a_sparse_product_and_its_gradient():
+    rng = np.random.default_rng(0)
+    a, b, slope = (rng.standard_normal(shape).astype(np.float32) for shape in ((5, 7), (7, 3), (5, 3)))
+    a[rng.random(a.shape) < 0.7] = 0
+    with tf.GradientTape() as tape:
+        variable = tf.Variable(b)
+        product = sparse_matmul(tf.sparse.from_dense(a), tf.convert_to_tensor(variable))
+    np.testing.assert_allclose(product, a @ b, atol=1e-6)
+    np.testing.assert_allclose(tape.gradient(product, variable, slope), a.T @ slope, atol=1e-6)
 
 
 @pytest.mark.parametrize("baseline", ["normalise", "value"])
