@@ -401,9 +401,10 @@ def test_a_time_limit_is_not_an_end(constant):
     assert values[True] < 8
 
 
-def test_the_loop_bootstraps_at_limits_and_full_batches_but_not_at_ends(monkeypatch, tmp_path, ends):
+@pytest.mark.parametrize("batch_size", [3, 4])  # a batch is full at a true end; at a time limit; both also in between
+def test_the_loop_bootstraps_at_limits_and_full_batches_but_not_at_ends(monkeypatch, tmp_path, ends, batch_size):
     """Each path's returns by their definition: the value of its last state, never of the state after a reset."""
-    agent, batches = TRPO(2, 2, None, batch_size=7, gamma=0.9, reward_scale=0.5, hidden=(8,)), []
+    agent, batches = TRPO(2, 2, None, batch_size=batch_size, gamma=0.9, reward_scale=0.5, hidden=(8,)), []
 
     def value(state):
         return np.array([100 + 10 * state[0] + state[1]])
@@ -412,15 +413,18 @@ def test_the_loop_bootstraps_at_limits_and_full_batches_but_not_at_ends(monkeypa
     monkeypatch.setattr(agent, "update", lambda: batches.append([x.copy() for x in agent.buf.get()]))
     train(Config(env="Ends-v0", steps=16, out=tmp_path), agent, ends)
     states, returns = (np.concatenate([batch[i] for batch in batches]) for i in (0, 3))
-    # (episode, first step, last step, whether the value follows); a batch is full after 7 and 14 steps
-    paths = [(0, 1, 3, False), (1, 1, 4, True), (1, 5, 5, True), (2, 1, 3, False), (3, 1, 3, True)]
-    np.testing.assert_array_equal(states, [(e, t - 1) for e, i, n, _ in paths for t in range(i, n + 1)])
-    expected = []
-    for episode, first, last, follows in paths:
-        for t in range(first, last + 1):
-            rewards = sum(0.9 ** (k - t) * 0.5 * k for k in range(t, last + 1))  # the reward is the step's number
-            expected.append(rewards + follows * 0.9 ** (last + 1 - t) * value((episode, last))[0])
-    np.testing.assert_allclose(returns, expected, rtol=1e-5)
+    steps = [(e, t) for e in range(4) for t in range(1, 4 if e % 2 == 0 else 6)][: len(states)]
+    assert len(steps) == 16 // batch_size * batch_size
+    np.testing.assert_array_equal(states, [(e, t - 1) for e, t in steps])
+    expected, G = [], 0.0
+    for i, (e, t) in reversed(list(enumerate(steps, 1))):
+        if (e % 2, t) == (0, 3):  # a true end
+            G = 0.0
+        elif t == 5 or i % batch_size == 0:
+            G = value((e, t))[0]
+        G = 0.5 * t + 0.9 * G  # the reward is the step's number
+        expected.append(G)
+    np.testing.assert_allclose(returns, expected[::-1], rtol=1e-5)
 
 
 def test_the_books_own_loop_runs():
