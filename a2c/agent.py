@@ -90,7 +90,7 @@ class A2C:
         self.gamma, self.gae_lambda, self.reward_scale = gamma, gae_lambda, reward_scale
         self.entropy, self.max_grad_norm = entropy, max_grad_norm
         self.lr_a, self.lr_c, self.end_lr, self.total_steps, self.steps = lr_a, lr_c, end_lr, total_steps, 0
-        self.rng = np.random.default_rng(seed)
+        self.rng = np.random.default_rng([seed, 1])  # of [seed] the environment draws
 
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
         act = None if self.discrete else {"linear": None, "tanh": tf.nn.tanh}[mean]  # of logits, or of the mean
@@ -139,7 +139,7 @@ class A2C:
         """
         adv, advs = 0.0, []
         for t in reversed(range(reward.shape[0])):
-            delta = reward[t] + self.gamma * (1 - done[t]) * value[t + 1] - value[t]
+            delta = reward[t] + self.gamma * (1 - done[t]) * value[t + 1] - value[t]  # Algorithm 5.20
             adv = delta + self.gamma * self.gae_lambda * (1 - done[t]) * adv
             advs.append(adv)
         return tf.stack(advs[::-1])
@@ -155,11 +155,11 @@ class A2C:
         adv, action = tf.reshape(adv, [-1]), tf.reshape(actions, [-1, *actions.shape[2:]])
         state = tf.reshape(states[:-1], [-1, self.state_dim])
         with tf.GradientTape() as tape:
-            J_psi = tf.reduce_sum(tf.square(target - self.critic(state)[:, 0]))
+            J_psi = tf.reduce_sum(tf.square(target - self.critic(state)[:, 0]))  # J(psi) of Algorithm 5.20
         g_psi = tape.gradient(J_psi, self.critic.trainable_weights)
         with tf.GradientTape() as tape:
             pi = self.pi(state)
-            J_theta = tf.reduce_sum(pi.log_prob(action) * adv + self.entropy * pi.entropy())
+            J_theta = tf.reduce_sum(pi.log_prob(action) * adv + self.entropy * pi.entropy())  # J(theta)
             loss = -J_theta
         return g_psi, tape.gradient(loss, self.actor_weights), J_psi
 
@@ -167,11 +167,16 @@ class A2C:
     def _update(self, states, actions, rewards, done, progress):
         """One step of the master with the gradients of all workers; progress: the part of the training that is over."""
         g_psi, g_theta, J_psi = self.gradients(states, actions, rewards, done)
-        for optimizer, lr, gradient in (self.critic_opt, self.lr_c, g_psi), (self.actor_opt, self.lr_a, g_theta):
-            optimizer.learning_rate.assign(lr * (1 - (1 - self.end_lr) * progress))
-            mean = [g / tf.size(rewards, tf.float32) for g in gradient]
-            optimizer.apply(tf.clip_by_global_norm(mean, self.max_grad_norm)[0])
+        n = tf.size(rewards, tf.float32)  # steps taken
+        left = 1 - (1 - self.end_lr) * progress  # the part of the learning rates
+        self._descend(self.critic_opt, self.lr_c * left, [g / n for g in g_psi])
+        self._descend(self.actor_opt, self.lr_a * left, [g / n for g in g_theta])
         return J_psi, *map(tf.identity, self.weights)  # read here, the new weights cost next to nothing
+
+    def _descend(self, optimizer, learning_rate, gradient):
+        """One step of the optimiser with the gradient, shortened to max_grad_norm if it is longer."""
+        optimizer.learning_rate.assign(learning_rate)
+        optimizer.apply(tf.clip_by_global_norm(gradient, self.max_grad_norm)[0])
 
     def update(self, states, actions, rewards, done):
         """One round of Algorithm 5.20 on what the workers have collected.

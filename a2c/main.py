@@ -5,7 +5,6 @@ python a2c/main.py --test           play with them
 python a2c/main.py --train --ray    learn with workers in processes of their own
 """
 
-import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +64,8 @@ def train(config, agent, envs):
     from a2c.agent import Worker
     from common.progress import Training
 
-    worker = Worker(envs)
     with Training(config, agent, *envs) as run:
+        worker = Worker(envs)
         while run.goes_on():
             *batch, episodes = worker.collect(agent, config.n_steps)
             agent.update(*batch)
@@ -74,40 +73,20 @@ def train(config, agent, envs):
                 run.log(episode_reward, length)
 
 
-class Node:
-    """Some of the workers in a process of their own, with a copy of the agent that acts."""
-
-    def __init__(self, config, seeds):
-        from a2c.agent import A2C, Worker
-
-        envs = [environments.make(config.env, seed) for seed in seeds]
-        settings = command.keywords(config, A2C) | dict(seed=seeds[0])
-        self.agent, self.worker = A2C(*environments.dimensions(envs[0]), **settings), Worker(envs)
-
-    def collect(self, agent_weights, n_steps):
-        """`Worker.collect` with these weights of the master."""
-        self.agent.set_weights(*agent_weights)
-        return self.worker.collect(self.agent, n_steps)
-
-
 def train_on_ray(config, agent, seeds):
     """The same with workers in processes of their own, on one machine or many; the master waits for all of them."""
-    import numpy as np
-
+    from a2c.agent import Worker
     from common import cluster
     from common.progress import Training
 
-    with Training(config, agent) as run, cluster.connect(config.ray, config.algorithm) as ray:
-        fresh = np.array(seeds) + run.steps  # a resumed run does not repeat itself
-        shares = np.array_split(fresh, min(len(seeds), len(cluster.cores())))
-        nodes = cluster.actors(Node, [dict(config=config, seeds=share.tolist()) for share in shares])
+    with Training(config, agent) as run, cluster.connect(config.ray, config.algorithm):
+        fresh = [seed + run.steps for seed in seeds]  # a resumed run does not repeat itself
+        worker = cluster.RemoteWorker(Worker, type(agent), command.keywords(config, type(agent)), config.env, fresh)
         while run.goes_on():
-            agent_weights = ray.put(agent.get_weights())
-            parts = ray.get([node.collect.remote(agent_weights, config.n_steps) for node in nodes])
-            *batch, episodes = zip(*parts, strict=True)
-            agent.update(*(np.concatenate(arrays, axis=1) for arrays in batch))
-            for episode in itertools.chain(*episodes):
-                run.log(*episode)
+            *batch, episodes = worker.collect(agent, config.n_steps)
+            agent.update(*batch)
+            for episode_reward, length in episodes:
+                run.log(episode_reward, length)
 
 
 def test(config, agent):

@@ -7,230 +7,18 @@ import tensorflow as tf
 import tensorlayer as tl
 from tensorflow_probability import distributions as tfd
 
-from common import checkpoint, environments, weights
+from common import environments, vectors, weights
 from common.acting import MLP, sample
 from common.compiling import compiled
 from common.normalising import Normaliser
 
 
-class ACNet:
-    """Actor and critic: the global ones (the master of Algorithm 5.21) or a worker's copy of them.
-
-    psi, theta: all weights of the critic and of the actor (with log-std, if actions are continuous) as one float32
-        vector each; they act and travel. A copy's networks follow only where it computes gradients.
-    scope: 'Global_Net', or the worker's name; for messages.
-    state_dim: length of a state.
-    action_dim: length of an action, or the number of actions if they are discrete.
-    action_bound: float32 [action_dim], the largest action; None for discrete actions.
-    lr_a, lr_c: learning rates of actor and critic (Adam); they fall linearly to the part end_lr
-        at total_steps, if that is given.
-    entropy: weight of the policy's entropy, which keeps it exploring.
-    max_grad_norm: longer gradients are shortened to it.
-    mean: of the Gaussian policy, 'linear' or 'tanh', which keeps it within the actions' bounds.
-    log_std, max_log_std: of the Gaussian policy, at the start and at most.
-    no_normalising: take states as they are, not brought to mean 0 and deviation 1.
-    """
-
-    def __init__(
-        self,
-        scope,
-        state_dim,
-        action_dim,
-        action_bound,
-        *,
-        lr_a=4e-4,
-        lr_c=4e-4,
-        end_lr=0.0,
-        total_steps=None,
-        entropy=1e-3,
-        max_grad_norm=0.5,
-        mean="linear",
-        log_std=-1.0,
-        max_log_std=-0.5,
-        no_normalising=False,
-        hidden=(128, 128),
-        seed=0,
-    ):
-        self.scope, self.discrete = scope, action_bound is None
-        self.entropy, self.max_grad_norm, self.max_log_std = entropy, max_grad_norm, max_log_std
-        self.lr_a, self.lr_c, self.end_lr, self.total_steps = lr_a, lr_c, end_lr, total_steps
-        self.rng = np.random.default_rng(seed)
-
-        self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
-        act = None if self.discrete else {"linear": None, "tanh": tf.nn.tanh}[mean]  # of logits, or of the mean
-        self.actor = self._network(state_dim, hidden, action_dim, gain=0.01, act=act, scale=action_bound)
-        self.log_std = tf.Variable(tf.fill(0 if self.discrete else action_dim, float(log_std)), name="log_std")
-        self.critic_weights = self.critic.trainable_weights
-        self.actor_weights = [*self.actor.trainable_weights, *([] if self.discrete else [self.log_std])]
-        self.normaliser, self.no_normalising = Normaliser(state_dim), no_normalising
-
-        self.actor_opt = tf.optimizers.Adam(lr_a)
-        self.critic_opt = tf.optimizers.Adam(lr_c)
-        self.actor_opt.build(self.actor_weights)
-        self.critic_opt.build(self.critic_weights)
-        self.lock = threading.RLock()  # guards the global weights, the optimisers' slots and the statistics
-        self.steps = self.updates = 0
-
-        self.psi, critic = self._vector(self.critic_weights)
-        self.theta, actor = self._vector(self.actor_weights)
-        self.value, self.policy = MLP(self.critic, critic), MLP(self.actor, actor)
-
-    def _network(self, state_dim, hidden, units, gain, act=None, scale=None):
-        """Dense layers from state_dim to `units`; orthogonal weights learn faster than the default."""
-
-        def dense(layer, units, act, gain, name):
-            init = tf.initializers.Orthogonal(gain, seed=int(self.rng.integers(2**31)))
-            return tl.layers.Dense(units, act, W_init=init, name=name)(layer)
-
-        inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
-        for i, width in enumerate(hidden, 1):
-            layer = dense(layer, width, tf.nn.tanh, 2**0.5, f"hidden_{i}")
-        name = "output" if act is None else "output_tanh"  # weights of the one don't load as the other's
-        layer = dense(layer, units, act, gain, name)
-        if scale is not None:
-            layer = tl.layers.Lambda(lambda x: x * scale, name="scale")(layer)
-        model = tl.models.Model(inputs, layer)
-        model.train()
-        return model
-
-    def pi(self, state):
-        """The policy at state [batch, state_dim], as a distribution over actions."""
-        if self.discrete:
-            return tfd.Categorical(logits=self.actor(state))
-        return tfd.Independent(tfd.Normal(self.actor(state), tf.exp(self.log_std)), 1)
-
-    @compiled
-    def gradients(self, psi, theta, state, action, v_target):
-        """(g_psi, g_theta) of Algorithm 5.21 at the weights psi and theta, per step, each in one float32 vector.
-
-        state: float32 [L, state_dim], normalised.  action: [L, ...].  v_target: float32 [L].
-        g_theta is that of -J, as optimisers descend.
-        """
-        self._assign(psi, theta)
-        with tf.GradientTape() as tape:
-            td = v_target - self.critic(state)[:, 0]  # the advantage
-            loss = tf.reduce_mean(tf.square(td))
-        g_psi = tape.gradient(loss, self.critic_weights)
-        with tf.GradientTape() as tape:
-            pi = self.pi(state)
-            J = tf.reduce_mean(pi.log_prob(action) * tf.stop_gradient(td) + self.entropy * pi.entropy())
-            loss = -J
-        return self._join(g_psi), self._join(tape.gradient(loss, self.actor_weights))
-
-    @compiled
-    def _apply(self, g_psi, g_theta, progress):
-        """The master's step, (psi, theta) after it; progress: the part of the training that is over."""
-        for optimizer, lr, variables, gradient in (
-            (self.critic_opt, self.lr_c, self.critic_weights, g_psi),
-            (self.actor_opt, self.lr_a, self.actor_weights, g_theta),
-        ):
-            optimizer.learning_rate.assign(lr * (1 - (1 - self.end_lr) * progress))
-            optimizer.apply(tf.clip_by_global_norm(self._split(gradient, variables), self.max_grad_norm)[0])
-        self.log_std.assign(tf.minimum(self.log_std, self.max_log_std))
-        return self._join(self.critic_weights), self._join(self.actor_weights)
-
-    def _assign(self, psi, theta):
-        for flat, variables in ((psi, self.critic_weights), (theta, self.actor_weights)):
-            for variable, value in zip(variables, self._split(flat, variables), strict=True):
-                variable.assign(value)
-
-    def _join(self, arrays):
-        return tf.concat([tf.reshape(array, [-1]) for array in arrays], 0)
-
-    def _split(self, flat, like):
-        parts = tf.split(flat, [int(np.prod(each.shape)) for each in like])
-        return [tf.reshape(part, each.shape) for part, each in zip(parts, like, strict=True)]
-
-    def apply_gradients(self, g_psi, g_theta, states):
-        """The master of Algorithm 5.21: one step of the global network with a worker's gradients.
-
-        g_psi, g_theta: as `gradients` gives them.  states: float32 [L, state_dim], what the worker saw.
-        Returns the weights after it, as `get_weights` does.
-        """
-        with self.lock:
-            progress = min(self.steps / self.total_steps, 1.0) if self.total_steps else 0.0
-            self.psi[:], self.theta[:] = (x.numpy() for x in self._apply(g_psi, g_theta, np.float32(progress)))
-            if not self.no_normalising:
-                self.normaliser.update(states)
-            self.steps += len(states)
-            self.updates += 1
-            return self.get_weights()
-
-    def get_weights(self):
-        """psi and theta, each in one float32 vector, and the statistics of the states by name."""
-        with self.lock:
-            statistics = {name: array.copy() for name, array in self.normaliser.arrays.items()}
-            return self.psi.copy(), self.theta.copy(), statistics
-
-    def get_state(self):
-        """All that a run needs to go on, optimisers included, as arrays by name."""
-        with self.lock:
-            return checkpoint.collect(agent=self)
-
-    def set_state(self, state):
-        """Take over what another network's `get_state` gave."""
-        with self.lock:
-            checkpoint.restore(state, "the state", agent=self)
-
-    def update_global(self, buffer_s, buffer_a, buffer_v_target, globalAC):
-        """Gradients on this copy from L steps, applied to the global network.
-
-        buffer_s: float32 [L, state_dim].  buffer_a: [L, ...].  buffer_v_target: float32 [L].
-        Raises FloatingPointError if a gradient is no longer a number.
-        """
-        segment = self.normaliser(buffer_s), buffer_a, buffer_v_target
-        gradients = [x.numpy() for x in self.gradients(self.psi, self.theta, *segment)]
-        if not all(np.isfinite(gradient).all() for gradient in gradients):
-            raise FloatingPointError(f"a gradient of {self.scope} is not finite")
-        globalAC.apply_gradients(*gradients, buffer_s)
-
-    def pull_global(self, globalAC):
-        """Make this copy equal to the global network."""
-        self.psi[:], self.theta[:], statistics = globalAC.get_weights()
-        for name, array in self.normaliser.arrays.items():
-            array[...] = statistics[name]
-
-    def _vector(self, variables):
-        """The variables in one float32 vector, and views of its parts, each of its variable's shape."""
-        vector = self._join(variables).numpy()
-        parts = np.split(vector, np.cumsum([int(np.prod(each.shape)) for each in variables])[:-1])
-        return vector, [part.reshape(each.shape) for part, each in zip(parts, variables, strict=True)]
-
-    def get_action(self, s, greedy=False):
-        """An action for the state s [state_dim]: float32 [action_dim], or an int if actions are discrete.
-
-        greedy: the most likely one. A sampled action may lie outside the bounds: it is the environment's
-        part to clip it, so that what is stored is what was sampled.
-        """
-        output = self.policy(self.normaliser(s))
-        if self.discrete:
-            return int(np.argmax(output) if greedy else sample(output, self.rng))
-        if greedy:
-            return output
-        log_std = self.theta[-len(output) :]
-        return output + np.exp(log_std) * self.rng.standard_normal(output.shape, np.float32)
-
-    def get_value(self, s):
-        """V(s) of the states [L, state_dim]: float32 [L]."""
-        return self.value(self.normaliser(s))[:, 0]
-
-    def save(self, path="model/a3c", hdf5=False):
-        """Write actor (with log-std and the statistics of the states) and critic to the folder `path`."""
-        weights.save(path, hdf5, **self._parts())
-
-    def load(self, path="model/a3c"):
-        """Read what `save` wrote. Raises UserError if it is missing, damaged or of another network."""
-        weights.load(path, **self._parts())
-        self.psi[:], self.theta[:] = self._join(self.critic_weights), self._join(self.actor_weights)
-
-    def _parts(self):
-        return dict(actor=[self.actor, self.log_std, self.normaliser.arrays], critic=[self.critic])
-
-
 class Worker:
     """A worker node: an environment of its own and a copy of the network that acts in it.
 
-    name: 'Worker_0', ...  env: the id of its environment.  render: show it.
+    name: 'Worker_0', ...; workers with other numbers have other environments and other noise.
+    globalAC: begin with its weights; `work` pulls them in any case.
+    env: the id of its environment.  render: show it.
     n_steps: L of Algorithm 5.21.
     gamma, gae_lambda: discount, and the decay of the advantage estimate (0: the one-step advantage of the algorithm).
     reward_scale: rewards are multiplied by it, so that values are of the order of 1.
@@ -238,22 +26,39 @@ class Worker:
     """
 
     def __init__(
-        self, name, env, *, render=False, n_steps=80, gamma=0.99, gae_lambda=0.95, reward_scale=0.1, seed=0, **settings
+        self,
+        name,
+        globalAC=None,
+        *,
+        env="BipedalWalker-v3",
+        render=False,
+        n_steps=80,
+        gamma=0.99,
+        gae_lambda=0.95,
+        reward_scale=0.1,
+        seed=0,
+        **settings,
     ):
         self.name, self.n_steps = name, n_steps
         self.gamma, self.gae_lambda, self.reward_scale = gamma, gae_lambda, reward_scale
-        self.env = environments.make(env, seed, "human" if render else None)
+        number = int("0" + "".join(filter(str.isdigit, name)))
+        self.env = environments.make(env, seed + 1000 * number, "human" if render else None)
         self.AC = ACNet(name, *environments.dimensions(self.env), seed=seed, **settings)
+        if globalAC:
+            self.AC.pull_global(globalAC)
 
-    def work(self, globalAC, coord, report):
+    def work(self, globalAC, coord=None, report=None):
         """Algorithm 5.21: pull, take L steps, give the gradients to the global network; until coord says stop.
 
-        report(reward, length) is called at each episode's end with the sum of the environment's own rewards.
+        coord: a `tf.train.Coordinator`; without one the work ends after the global network's total_steps.
+        report(reward, length) is called at each episode's end with the sum of the environment's own rewards;
+        without it they are printed.
         """
         AC = self.AC
+        report = report or (lambda reward, length: print(f"Training | {self.name} | Episode Reward: {reward:.4f}"))
         state, _ = self.env.reset()
         episode_reward, length = 0.0, 0
-        while not coord.should_stop():
+        while not (coord.should_stop() if coord else globalAC.steps >= (globalAC.total_steps or np.inf)):
             AC.pull_global(globalAC)
             buffer_s, buffer_a, buffer_r, buffer_done = [], [], [], []
             for _ in range(self.n_steps):
@@ -288,3 +93,194 @@ class Worker:
             target = reward[t] + self.gamma * (not done[t]) * mix
             targets.append(target)
         return np.array(targets[::-1], np.float32)
+
+
+class ACNet:
+    """Actor and critic: the global ones (the master of Algorithm 5.21) or a worker's copy of them.
+
+    psi, theta: all weights of the critic and of the actor (with log-std, if actions are continuous) as one float32
+        vector each; they act and travel. The networks have the same weights, to compute gradients.
+    scope: 'Global_Net', or the worker's name; for messages, and copies of other names draw other actions.
+    state_dim: length of a state.  By default this and what follows are the walker's.
+    action_dim: length of an action, or the number of actions if they are discrete.
+    action_bound: float32 [action_dim], the largest action; None for discrete actions.
+    lr_a, lr_c: learning rates of actor and critic (Adam); they fall linearly to the part end_lr
+        at total_steps, if that is not None.
+    entropy: weight of the policy's entropy, which keeps it exploring.
+    max_grad_norm: longer gradients are shortened to it.
+    mean: of the Gaussian policy, 'linear' or 'tanh', which keeps it within the actions' bounds.
+    log_std, max_log_std: of the Gaussian policy, at the start and at most.
+    no_normalising: take states as they are, not brought to mean 0 and deviation 1.
+    """
+
+    def __init__(
+        self,
+        scope,
+        state_dim=24,
+        action_dim=4,
+        action_bound=1.0,
+        *,
+        lr_a=4e-4,
+        lr_c=4e-4,
+        end_lr=0.0,
+        total_steps=15_000_000,
+        entropy=1e-3,
+        max_grad_norm=0.5,
+        mean="linear",
+        log_std=-1.0,
+        max_log_std=-0.5,
+        no_normalising=False,
+        hidden=(128, 128),
+        seed=0,
+    ):
+        self.scope, self.discrete = scope, action_bound is None
+        self.entropy, self.max_grad_norm, self.max_log_std = entropy, max_grad_norm, max_log_std
+        self.lr_a, self.lr_c, self.end_lr, self.total_steps = lr_a, lr_c, end_lr, total_steps
+        self.rng = np.random.default_rng([seed, 1, *scope.encode()])  # neither an environment's nor another copy's
+
+        self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
+        act = None if self.discrete else {"linear": None, "tanh": tf.nn.tanh}[mean]  # of logits, or of the mean
+        self.actor = self._network(state_dim, hidden, action_dim, gain=0.01, act=act, scale=action_bound)
+        self.log_std = tf.Variable(tf.fill(0 if self.discrete else action_dim, float(log_std)), name="log_std")
+        self.critic_weights = self.critic.trainable_weights
+        self.actor_weights = [*self.actor.trainable_weights, *([] if self.discrete else [self.log_std])]
+        self.normaliser, self.no_normalising = Normaliser(state_dim), no_normalising
+
+        self.actor_opt = tf.optimizers.Adam(lr_a)
+        self.critic_opt = tf.optimizers.Adam(lr_c)
+        self.actor_opt.build(self.actor_weights)
+        self.critic_opt.build(self.critic_weights)
+        self.lock = threading.RLock()  # guards the global weights, the optimisers' slots and the statistics
+        self.steps = self.updates = 0
+
+        self.psi, self.theta = (vectors.join(each).numpy() for each in (self.critic_weights, self.actor_weights))
+        self.value = MLP(self.critic, vectors.split(self.psi, self.critic_weights))  # views: it follows psi
+        self.policy = MLP(self.actor, vectors.split(self.theta, self.actor_weights))
+
+    def _network(self, state_dim, hidden, units, gain, act=None, scale=None):
+        """Dense layers from state_dim to `units`; orthogonal weights learn faster than the default."""
+
+        def dense(layer, units, act, gain, name):
+            init = tf.initializers.Orthogonal(gain, seed=int(self.rng.integers(2**31)))
+            return tl.layers.Dense(units, act, W_init=init, name=name)(layer)
+
+        inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
+        for i, width in enumerate(hidden, 1):
+            layer = dense(layer, width, tf.nn.tanh, 2**0.5, f"hidden_{i}")
+        name = "output" if act is None else "output_tanh"  # weights of the one don't load as the other's
+        layer = dense(layer, units, act, gain, name)
+        if scale is not None:
+            layer = tl.layers.Lambda(lambda x: x * scale, name="scale")(layer)
+        model = tl.models.Model(inputs, layer)
+        model.train()
+        return model
+
+    def pi(self, state):
+        """The policy at state [batch, state_dim], as a distribution over actions."""
+        if self.discrete:
+            return tfd.Categorical(logits=self.actor(state))
+        return tfd.Independent(tfd.Normal(self.actor(state), tf.exp(self.log_std)), 1)
+
+    @compiled
+    def gradients(self, state, action, v_target):
+        """(g_psi, g_theta) of Algorithm 5.21 per step, each in one float32 vector.
+
+        state: float32 [L, state_dim], normalised.  action: [L, ...].  v_target: float32 [L].
+        g_theta is that of -J, as optimisers descend.
+        """
+        with tf.GradientTape() as tape:
+            adv = v_target - self.critic(state)[:, 0]
+            J_psi = tf.reduce_mean(tf.square(adv))  # J(psi) of Algorithm 5.21
+        g_psi = tape.gradient(J_psi, self.critic_weights)
+        with tf.GradientTape() as tape:
+            pi = self.pi(state)
+            J_theta = tf.reduce_mean(pi.log_prob(action) * adv + self.entropy * pi.entropy())  # J(theta)
+            loss = -J_theta
+        return vectors.join(g_psi), vectors.join(tape.gradient(loss, self.actor_weights))
+
+    @compiled
+    def _apply(self, g_psi, g_theta, progress):
+        """The master's step, (psi, theta) after it; progress: the part of the training that is over."""
+        left = 1 - (1 - self.end_lr) * progress  # the part of the learning rates
+        self._descend(self.critic_opt, self.lr_c * left, vectors.split(g_psi, self.critic_weights))
+        self._descend(self.actor_opt, self.lr_a * left, vectors.split(g_theta, self.actor_weights))
+        self.log_std.assign(tf.minimum(self.log_std, self.max_log_std))
+        return vectors.join(self.critic_weights), vectors.join(self.actor_weights)
+
+    def _descend(self, optimizer, learning_rate, gradient):
+        """One step of the optimiser with the gradient, shortened to max_grad_norm if it is longer."""
+        optimizer.learning_rate.assign(learning_rate)
+        optimizer.apply(tf.clip_by_global_norm(gradient, self.max_grad_norm)[0])
+
+    def apply_gradients(self, g_psi, g_theta, states):
+        """The master of Algorithm 5.21: one step of the global network with a worker's gradients.
+
+        g_psi, g_theta: as `gradients` gives them.  states: float32 [L, state_dim], what the worker saw.
+        Returns the weights after it, as `get_weights` does. Raises FloatingPointError if one is no longer a number.
+        """
+        with self.lock:
+            progress = min(self.steps / self.total_steps, 1.0) if self.total_steps else 0.0
+            self.psi[:], self.theta[:] = (x.numpy() for x in self._apply(g_psi, g_theta, np.float32(progress)))
+            if not (np.isfinite(self.psi).all() and np.isfinite(self.theta).all()):
+                raise FloatingPointError("a weight is no longer a finite number")
+            if not self.no_normalising:
+                self.normaliser.update(states)
+            self.steps += len(states)
+            self.updates += 1
+            return self.get_weights()
+
+    def get_weights(self):
+        """psi and theta, each in one float32 vector, and the statistics of the states by name."""
+        with self.lock:
+            statistics = {name: array.copy() for name, array in self.normaliser.arrays.items()}
+            return self.psi.copy(), self.theta.copy(), statistics
+
+    def update_global(self, buffer_s, buffer_a, buffer_v_target, globalAC):
+        """Gradients on this copy from L steps, applied to the global network.
+
+        buffer_s: float32 [L, state_dim].  buffer_a: [L, ...].  buffer_v_target: float32 [L], or the listing's [L, 1].
+        Raises FloatingPointError if a gradient is no longer a number.
+        """
+        buffer_s, v_target = np.asarray(buffer_s, np.float32), np.reshape(buffer_v_target, -1).astype(np.float32)
+        gradients = [x.numpy() for x in self.gradients(self.normaliser(buffer_s), np.asarray(buffer_a), v_target)]
+        if not all(np.isfinite(gradient).all() for gradient in gradients):
+            raise FloatingPointError(f"a gradient of {self.scope} is not finite")
+        globalAC.apply_gradients(*gradients, buffer_s)
+
+    def pull_global(self, globalAC):
+        """Make this copy equal to the global network."""
+        self.psi[:], self.theta[:], statistics = globalAC.get_weights()
+        for name, array in self.normaliser.arrays.items():
+            array[...] = statistics[name]
+        vectors.assign(self.critic_weights, self.psi)
+        vectors.assign(self.actor_weights, self.theta)
+
+    def get_action(self, s, greedy=False):
+        """An action for the state s [state_dim]: float32 [action_dim], or an int if actions are discrete.
+
+        greedy: the most likely one. A sampled action may lie outside the bounds: it is the environment's
+        part to clip it, so that what is stored is what was sampled.
+        """
+        output = self.policy(self.normaliser(s))
+        if self.discrete:
+            return int(np.argmax(output) if greedy else sample(output, self.rng))
+        if greedy:
+            return output
+        log_std = self.theta[-len(output) :]
+        return output + np.exp(log_std) * self.rng.standard_normal(output.shape, np.float32)
+
+    def get_value(self, s):
+        """V(s) of the states [L, state_dim]: float32 [L]."""
+        return self.value(self.normaliser(s))[:, 0]
+
+    def save(self, path="model/a3c", hdf5=False):
+        """Write actor (with log-std and the statistics of the states) and critic to the folder `path`."""
+        weights.save(path, hdf5, **self._parts())
+
+    def load(self, path="model/a3c"):
+        """Read what `save` wrote. Raises UserError if it is missing, damaged or of another network."""
+        weights.load(path, **self._parts())
+        self.psi[:], self.theta[:] = vectors.join(self.critic_weights), vectors.join(self.actor_weights)
+
+    def _parts(self):
+        return dict(actor=[self.actor, self.log_std, self.normaliser.arrays], critic=[self.critic])

@@ -60,19 +60,10 @@ class Config(command.Options):
     """Units of the hidden layers of both networks."""
 
 
+SMALL = dict(n_steps=40, lr_a=1e-3, lr_c=2e-3, hidden=(64, 64))
 PRESETS = {
-    "CartPole-v1": dict(steps=200_000, n_steps=40, lr_a=1e-3, lr_c=2e-3, hidden=(64, 64)),
-    "Pendulum-v1": dict(
-        steps=600_000,
-        n_steps=40,
-        gamma=0.95,
-        lr_a=1e-3,
-        lr_c=2e-3,
-        mean="tanh",
-        log_std=0.7,
-        max_log_std=0.7,
-        hidden=(64, 64),
-    ),
+    "CartPole-v1": dict(steps=200_000, **SMALL),
+    "Pendulum-v1": dict(steps=600_000, gamma=0.95, mean="tanh", log_std=0.7, max_log_std=0.7, **SMALL),
 }
 
 
@@ -83,7 +74,7 @@ def train(config, agent, workers):
     from common.progress import Training
 
     generators = {worker.name: worker.AC.rng for worker in workers}
-    with Training(config, agent, *(worker.env for worker in workers), **generators) as run:
+    with Training(config, agent, *(worker.env for worker in workers), running=0.95, **generators) as run:
         coord = tf.train.Coordinator()
 
         def report(episode_reward, length):
@@ -106,29 +97,21 @@ def train(config, agent, workers):
             coord.request_stop()
 
 
-def train_on_ray(config, agent, net, workers):
+def train_on_ray(config, agent, settings, workers):
     """The same with the global network and every worker in a process of its own, on one machine or many.
 
-    net, workers: the arguments of `ACNet` and of each `Worker`. `agent` follows the global network, to be saved.
+    settings, workers: the arguments of `ACNet` and of each `Worker`. `agent` follows the global network, to be saved.
     """
-    from a3c.agent import ACNet, Worker
+    from a3c.agent import Worker
     from common import cluster
     from common.progress import Training
 
-    with Training(config, agent) as run, cluster.connect(config.ray, config.algorithm) as ray:
-        master, episodes = ray.remote(num_cpus=0)(ACNet).remote("Global_Net", **net), cluster.Queue()
-        ray.get(master.set_state.remote(agent.get_state()))
-        fresh = [{**each, "seed": each["seed"] + run.steps} for each in workers]  # a resumed run does not repeat itself
-        work = [
-            worker.work.remote(cluster.RemoteNet(master), cluster.Endless(), episodes.put)
-            for worker in cluster.actors(Worker, fresh)
-        ]
+    with Training(config, agent, running=0.95) as run, cluster.connect(config.ray, config.algorithm):
+        fresh = [{**each, "seed": config.seed + run.steps} for each in workers]  # a resumed run does not repeat itself
+        master = cluster.Master(agent, settings, Worker, fresh)
         while run.goes_on():
-            ended, _ = ray.wait(work, timeout=1)
-            ray.get(ended)  # a worker ends only by raising
-            agent.set_state(ray.get(master.get_state.remote()))
-            for episode in episodes.take():
-                run.log(*episode)
+            for episode_reward, length in master.follow(agent):
+                run.log(episode_reward, length)
 
 
 def test(config, agent):
@@ -144,17 +127,14 @@ def main():
     env = environments.make(config.env, config.seed)
     with quiet():  # TensorFlow loads only now: --help and a wrong flag are answered at once
         from a3c.agent import ACNet, Worker
-    net = command.keywords(config, ACNet) | dict(total_steps=config.steps)
     dimensions = dict(zip(("state_dim", "action_dim", "action_bound"), environments.dimensions(env), strict=True))
-    agent = ACNet("Global_Net", **dimensions, **net)
+    settings = dimensions | command.keywords(config, ACNet) | dict(scope="Global_Net", total_steps=config.steps)
+    agent = ACNet(**settings)
     if config.train:
         shared = command.keywords(config, ACNet) | command.keywords(config, Worker)
-        workers = [
-            {**shared, "name": f"Worker_{i}", "seed": config.seed + 1000 * i, "render": config.render and i == 0}
-            for i in range(config.workers)
-        ]
+        workers = [{**shared, "name": f"Worker_{i}", "render": config.render and i == 0} for i in range(config.workers)]
         if config.ray:
-            train_on_ray(config, agent, {**dimensions, **net}, workers)
+            train_on_ray(config, agent, settings, workers)
         else:
             train(config, agent, [Worker(**each) for each in workers])
     if config.test:

@@ -28,37 +28,31 @@ class Actor:
     """pi(a|s): logits of action_num actions from a state of length state_dim.  lr: learning rate (Adam)."""
 
     def __init__(self, state_dim, action_num, lr=0.001, *, hidden=(64,), seed=0):
-        self.rng = np.random.default_rng(seed)
         self.state_dim = state_dim
+        self.rng = np.random.default_rng([seed, 1])  # of [seed] the environment draws
         self.model = network(self.rng, state_dim, hidden, action_num, gain=0.01)
         self.optimizer = tf.optimizers.Adam(lr)
         self.optimizer.build(self.model.trainable_weights)
-        self.policy, self.stale = MLP(self.model), False
+        self.policy = MLP(self.model)
 
     def learn(self, state, action, td_error):
         """One ascent step on Eq. (5.9), (5.10): log pi(action|state) weighted by td_error.
 
         state: float32 [state_dim] or [batch, state_dim].  action: int.  td_error: the advantage, as the critic has it.
         """
-        self.stale = True
         state = tf.reshape(tf.cast(state, tf.float32), [-1, self.state_dim])
         action, td_error = tf.reshape(action, [-1]), tf.stop_gradient(tf.reshape(tf.cast(td_error, tf.float32), [-1]))
         with tf.GradientTape() as tape:
             log_prob = -tf.nn.sparse_softmax_cross_entropy_with_logits(action, self.model(state))
             loss = -tf.reduce_mean(log_prob * td_error)
         self.optimizer.apply(tape.gradient(loss, self.model.trainable_weights))
+        if tf.executing_eagerly():  # within a compiled update there are no numbers yet
+            self.policy.refresh()
         return loss
 
-    def get_action(self, state, greedy=False, logits=None):
-        """An action, int, for the state [state_dim]; greedy: the most likely one.
-
-        logits: the model's output for the state, where the compiled update has just given it.
-        """
-        if logits is None:
-            if self.stale:
-                self.policy.refresh()
-                self.stale = False
-            logits = self.policy(state)
+    def get_action(self, state, greedy=False):
+        """An action, int, for the state [state_dim]; greedy: the most likely one."""
+        logits = self.policy(state)
         return int(np.argmax(logits) if greedy else sample(logits, self.rng))
 
     def save(self, path="model/ac", hdf5=False):
@@ -68,22 +62,22 @@ class Actor:
     def load(self, path="model/ac"):
         """Read what `save` wrote. Raises UserError if it is missing, damaged or of another network."""
         weights.load(path, actor=[self.model])
-        self.stale = True
+        self.policy.refresh()
 
 
 class Critic:
     """V(s), or Q(s, a) for each of action_num actions.
 
     lr: learning rate (Adam).  gamma: discount.
-    critic: 'v', or 'q' and 'expected-q' for the targets of Eq. (5.12) and (5.13).
+    kind: 'v', or 'q' and 'expected-q' for the targets of Eq. (5.12) and (5.13).
     """
 
-    def __init__(self, state_dim, lr=0.01, *, gamma=0.98, critic="v", action_num=None, hidden=(64,), seed=0):
-        if critic not in ("v", "q", "expected-q"):
-            raise ValueError(f"critic must be 'v', 'q' or 'expected-q', not '{critic}'")
-        self.state_dim, self.gamma, self.kind = state_dim, gamma, critic
-        units = 1 if critic == "v" else action_num
-        self.model = network(np.random.default_rng(seed), state_dim, hidden, units, gain=1.0)
+    def __init__(self, state_dim, lr=0.01, *, gamma=0.98, kind="v", action_num=None, hidden=(64,), seed=0):
+        if kind not in ("v", "q", "expected-q"):
+            raise ValueError(f"the critic must be 'v', 'q' or 'expected-q', not '{kind}'")
+        self.state_dim, self.gamma, self.kind = state_dim, gamma, kind
+        units = 1 if kind == "v" else action_num
+        self.model = network(np.random.default_rng([seed, 2]), state_dim, hidden, units, gain=1.0)
         self.optimizer = tf.optimizers.Adam(lr)
         self.optimizer.build(self.model.trainable_weights)
 
@@ -133,9 +127,14 @@ class Critic:
 
 
 class ActorCritic:
-    """Both of them, and Algorithm 5.19's step as one compiled call.
+    """Both of them, and Algorithm 5.19's step as one compiled call, for discrete actions.
 
-    n_steps: L of Eq. (5.7) and (5.10).  reward_scale: rewards are multiplied by it, so that values are of order 1.
+    state_dim: length of a state.  action_num: number of actions.
+    n_steps: L of Eq. (5.7) and (5.10).  gamma: discount.
+    critic: 'v', 'q' or 'expected-q', see `Critic`.
+    lr_a, lr_c: learning rates of actor and critic (Adam); they fall linearly to the part end_lr
+        at total_steps, if that is given.
+    reward_scale: rewards are multiplied by it, so that values are of the order of 1.
     """
 
     def __init__(
@@ -143,72 +142,77 @@ class ActorCritic:
         state_dim,
         action_num,
         *,
+        n_steps=16,
+        gamma=0.98,
+        critic="v",
         lr_a=5e-4,
         lr_c=2e-3,
-        gamma=0.98,
-        n_steps=16,
-        critic="v",
+        end_lr=0.0,
+        total_steps=None,
         reward_scale=0.1,
         hidden=(64,),
         seed=0,
     ):
-        self.actor = Actor(state_dim, action_num, lr_a, hidden=hidden, seed=seed)
-        settings = dict(gamma=gamma, critic=critic, action_num=action_num)
-        self.critic = Critic(state_dim, lr_c, **settings, hidden=hidden, seed=seed + 2**20)
         self.state_dim, self.action_num = state_dim, action_num
-        self.gamma, self.n_steps, self.reward_scale = gamma, n_steps, reward_scale
-        self.rng = np.random.default_rng(seed + 2**21)  # not the stream that the actor draws from
-        self.state_buffer, self.action_buffer, self.reward_buffer = [], [], []  # the last L steps
-        self.logits = None  # of the state that the last update saw, until the next action
+        self.n_steps, self.gamma, self.reward_scale = n_steps, gamma, reward_scale
+        self.lr_a, self.lr_c, self.end_lr, self.total_steps, self.steps = lr_a, lr_c, end_lr, total_steps, 0
+        self.rng = np.random.default_rng([seed, 3])  # of [seed, 1] and [seed, 2] actor and critic draw
+
+        self.actor = Actor(state_dim, action_num, lr_a, hidden=hidden, seed=seed)
+        settings = dict(gamma=gamma, kind=critic, action_num=action_num)
+        self.critic = Critic(state_dim, lr_c, **settings, hidden=hidden, seed=seed)
+        self.state_buffer, self.action_buffer, self.reward_buffer = [], [], []  # the last L steps at most
 
     @compiled
-    def _update(self, row):
-        """One step of Algorithm 5.19; returns the logits in the newest state and the TD error.
+    def _update(self, packed):
+        """One step of Algorithm 5.19; returns the TD error and the actor's new weights.
 
-        row: float32, all inputs end to end: state, next state, action, return of L steps, discount gamma^L, done,
-        Gumbel noise [action_num] that samples A' of Eq. (5.12). One array is cheaper to hand over than seven.
+        packed: float32, all that the step needs, end to end, as one array is cheaper to hand over than eight: state
+        and next state [state_dim], action, return of L steps, discount gamma^L, done, progress (the part of the
+        training that is over), and Gumbel noise [action_num], which samples A' of Eq. (5.12).
         """
-        sizes = [self.state_dim, self.state_dim, 1, 1, 1, 1, self.action_num]
-        state, state_, action, reward, discount, done, noise = tf.split(row, sizes)
+        sizes = [self.state_dim, self.state_dim, 1, 1, 1, 1, 1, self.action_num]
+        state, state_, action, reward, discount, done, progress, noise = tf.split(packed, sizes)
         state, state_, action = state[None], state_[None], tf.cast(action, tf.int32)
+        for part, lr in (self.actor, self.lr_a), (self.critic, self.lr_c):
+            part.optimizer.learning_rate.assign(lr * (1 - (1 - self.end_lr) * progress[0]))
         logits_ = self.actor.model(state_)
-        action_ = tf.argmax(logits_ + noise, 1, tf.int32)
-        if self.critic.kind != "v":
+        pi_, action_ = tf.nn.softmax(logits_), tf.argmax(logits_ + noise, 1, tf.int32)
+        if self.critic.kind != "v":  # of Q as it is before its own step
             advantage = self.critic.advantage(state, action, tf.nn.softmax(self.actor.model(state)))
         td_error = self.critic.learn(
-            state, reward, state_, done, action=action, pi_=tf.nn.softmax(logits_), action_=action_, discount=discount
+            state, reward, state_, done, action=action, pi_=pi_, action_=action_, discount=discount
         )
         self.actor.learn(state, action, td_error if self.critic.kind == "v" else advantage)
-        return self.actor.model(state_)[0], td_error[0]
+        return td_error[0], *map(tf.identity, self.actor.model.trainable_weights)  # cheaper to read here than later
 
     def learn(self, state, action, reward, state_, done, truncated=False):
-        """Take in one step and learn from the state L steps back; at an episode's end from all that are left.
+        """Take in one step and learn from the step L - 1 before it; at an episode's end from all that are left.
 
         done: whether the task ended in state_: V(state_) then counts for nothing.  truncated: whether the episode was
-        cut there. Raises FloatingPointError if the TD error is no longer a number.
+        cut there. Raises FloatingPointError if the TD error or a weight is no longer a number.
         """
         self.state_buffer.append(np.array(state, np.float32))
         self.action_buffer.append(int(action))
         self.reward_buffer.append(self.reward_scale * float(reward))
+        progress = min(self.steps / self.total_steps, 1) if self.total_steps else 0
         while self.state_buffer and (len(self.state_buffer) == self.n_steps or done or truncated):
             n = len(self.reward_buffer)
             total = sum(self.gamma**k * r for k, r in enumerate(self.reward_buffer))
-            numbers = [self.action_buffer[0], total, self.gamma**n, done]
+            numbers = [self.action_buffer[0], total, self.gamma**n, done, progress]
             noise = self.rng.gumbel(size=self.action_num)
-            row = np.concatenate([self.state_buffer[0], state_, numbers, noise]).astype(np.float32)
-            logits, td_error = self._update(row)
-            self.logits, self.actor.stale = logits.numpy(), True
-            if not np.isfinite(td_error.numpy()):
-                raise FloatingPointError(f"the TD error is {float(td_error)}")
+            packed = np.concatenate([self.state_buffer[0], state_, numbers, noise]).astype(np.float32)
+            td_error, *new_weights = (x.numpy() for x in self._update(packed))
+            if not np.isfinite(td_error):
+                raise FloatingPointError(f"the TD error is {td_error}")
+            self.actor.policy.refresh(new_weights)
             for buffer in (self.state_buffer, self.action_buffer, self.reward_buffer):
                 buffer.pop(0)
-        if done or truncated:
-            self.logits = None
+        self.steps += 1
 
     def get_action(self, state, greedy=False):
-        """An action, int, for the state [state_dim], which is the one that `learn` saw last if it saw any."""
-        logits, self.logits = self.logits, None
-        return self.actor.get_action(state, greedy, logits)
+        """An action, int, for the state [state_dim]; greedy: the most likely one."""
+        return self.actor.get_action(state, greedy)
 
     def save(self, path="model/ac", hdf5=False):
         """Write actor and critic to the folder `path`."""
@@ -218,4 +222,4 @@ class ActorCritic:
     def load(self, path="model/ac"):
         """Read what `save` wrote. Raises UserError, before any weight has changed, if something is amiss."""
         weights.load(path, actor=[self.actor.model], critic=[self.critic.model])
-        self.actor.stale, self.logits = True, None
+        self.actor.policy.refresh()

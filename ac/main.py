@@ -21,20 +21,22 @@ class Config(command.Options):
     """Actor-Critic (section 5.3), by default on CartPole-v1."""
 
     env: str = "CartPole-v1"
-    steps: Count | None = 70_000
+    steps: Count | None = 45_000
     """Environment steps, at most."""
     solved: float | None = 475.0
     """Stop once the running reward reaches this."""
     n_steps: Count = 16
     """L of Eq. (5.7) and (5.10); 1 is the TD(0) error of Algorithm 5.19."""
+    gamma: Fraction = 0.98
+    """Discount of rewards."""
     critic: Literal["v", "q", "expected-q"] = "v"
     """v: V(s), q: Eq. (5.11) and (5.12), expected-q: Eq. (5.11) and (5.13)."""
     lr_a: Positive = 5e-4
     """Learning rate of the actor."""
     lr_c: Positive = 2e-3
     """Learning rate of the critic."""
-    gamma: Fraction = 0.98
-    """Discount of rewards."""
+    end_lr: Fraction = 0.0
+    """The part of both learning rates that is left at the end of --steps, if given; they fall linearly."""
     reward_scale: Positive = 0.1
     """Rewards are multiplied by it for learning, so that values are of the order of 1."""
     hidden: tuple[Count, ...] = (64,)
@@ -75,10 +77,10 @@ def main():
     config = command.parse(Config, PRESETS)
     env = environments.make(config.env, config.seed, "human" if config.render else None)
     environments.require_actions(env, "discrete", instead="a2c, a3c, trpo and ppo")
-    with quiet():  # TensorFlow loads only now: --help and a wrong flag are answered at once
+    with quiet("Loading TensorFlow ..."):  # only now: --help and a wrong flag are answered at once
         from ac.agent import ActorCritic
     state_dim, action_num, _ = environments.dimensions(env)
-    agent = ActorCritic(state_dim, action_num, **command.keywords(config, ActorCritic))
+    agent = ActorCritic(state_dim, action_num, **command.keywords(config, ActorCritic), total_steps=config.steps)
     if config.train:
         train(config, agent, env)
     if config.test:

@@ -6,6 +6,9 @@ import os
 import socket
 from pathlib import Path
 
+import numpy as np
+
+from common import checkpoint, environments
 from common.command import UserError
 from common.quiet import quiet
 
@@ -43,7 +46,9 @@ def connect(address: str, algorithm: str):
     try:
         yield ray
     except RayError as error:
-        cause = error.cause if isinstance(error, RayTaskError) else error
+        cause = error
+        while isinstance(cause, RayTaskError):  # more than one, where an actor has asked another
+            cause = cause.cause
         if isinstance(cause, RayError):
             raise UserError(f"--ray: {str(cause).splitlines()[0]}") from None
         raise cause from None
@@ -68,8 +73,71 @@ def actors(cls, arguments: list[dict]) -> list:
     return [for_ever.options(scheduling_strategy=next(strategies)).remote(**each) for each in arguments]
 
 
+class RemoteWorker:
+    """Stands for a `Worker` whose environments are in processes of their own; all of them act, then all wait.
+
+    worker_class, agent_class, settings: `worker_class(envs)` collects, and `agent_class(..., **settings)` acts for it.
+    seeds: of each environment.
+    """
+
+    def __init__(self, worker_class, agent_class, settings: dict, env_id: str, seeds: list[int]):
+        shares = [share.tolist() for share in np.array_split(seeds, min(len(seeds), len(cores())))]
+        parts = dict(worker_class=worker_class, agent_class=agent_class, env_id=env_id)
+        self.nodes = actors(Node, [parts | dict(settings=settings | dict(seed=s[0]), seeds=s) for s in shares])
+
+    def collect(self, agent, n_steps: int) -> tuple:
+        """`Worker.collect` with the agent's weights, of all environments."""
+        agent_weights = ray.put(agent.get_weights())
+        parts = ray.get([node.collect.remote(agent_weights, n_steps) for node in self.nodes])
+        *batch, episodes = zip(*parts, strict=True)
+        return *(np.concatenate(arrays, axis=1) for arrays in batch), [*itertools.chain(*episodes)]
+
+
+class Node:
+    """Some of the environments in a process of their own, with a copy of the agent that acts there."""
+
+    def __init__(self, worker_class, agent_class, settings, env_id, seeds):
+        envs = [environments.make(env_id, seed) for seed in seeds]
+        self.agent, self.worker = agent_class(*environments.dimensions(envs[0]), **settings), worker_class(envs)
+
+    def collect(self, agent_weights, n_steps):
+        self.agent.set_weights(*agent_weights)
+        return self.worker.collect(self.agent, n_steps)
+
+
+class Master:
+    """A global network in a process of its own, and workers in others that give it their gradients.
+
+    agent: what it begins as.  settings: those that `agent` was made with.
+    worker_class, arguments: for each dict of arguments a worker, whose `work(globalAC, coord, report)` never ends.
+    """
+
+    def __init__(self, agent, settings: dict, worker_class, arguments: list[dict]):
+        class Net(type(agent)):
+            def get_state(self):
+                return checkpoint.collect(agent=self)
+
+            def set_state(self, state):
+                checkpoint.restore(state, "the global network", agent=self)
+
+        self.net, self.episodes = ray.remote(num_cpus=0)(Net).remote(**settings), Queue()
+        ray.get(self.net.set_state.remote(checkpoint.collect(agent=agent)))
+        workers = actors(worker_class, arguments)
+        self.work = [each.work.remote(RemoteNet(self.net), Endless(), self.episodes.put) for each in workers]
+
+    def follow(self, agent) -> list[tuple]:
+        """Bring the agent to the network's state, optimisers included; returns (reward, length) of the new episodes.
+
+        Waits a second for them, and raises what a worker has raised.
+        """
+        ended, _ = ray.wait(self.work, timeout=1)
+        ray.get(ended)  # a worker ends only by raising
+        checkpoint.restore(ray.get(self.net.get_state.remote()), "the global network", agent=agent)
+        return self.episodes.take()
+
+
 class RemoteNet:
-    """Stands for a global network that is a Ray actor; one call an update, as its answer brings the new weights."""
+    """Stands for the global network where a worker is; one call an update, as its answer brings the new weights."""
 
     def __init__(self, actor):
         self.actor = actor

@@ -46,6 +46,7 @@ class DDPG:
     var: variance of the noise at the start, as a part of the squared action range.
     var_decay: its factor at each gradient step.
     batch_norm: normalise the critic's first layer, before the action comes in.
+    Raises ValueError if `noise` is another word, or ou_theta is not greater than 0 and at most 1.
     """
 
     def __init__(
@@ -69,11 +70,15 @@ class DDPG:
         hidden=(64, 64),
         seed=0,
     ):
+        if noise not in ("gaussian", "ou"):
+            raise ValueError(f"noise must be 'gaussian' or 'ou', not '{noise}'")
+        if not 0 < ou_theta <= 1:
+            raise ValueError(f"ou_theta must be greater than 0 and at most 1, not {ou_theta}")
         self.action_dim, self.state_dim, self.action_range = action_dim, state_dim, action_range
         self.gamma, self.tau, self.batch_size, self.reward_scale = gamma, tau, batch_size, reward_scale
         self.noise, self.ou_theta, self.variance, self.var_decay = noise, ou_theta, var, var_decay
-        self.batch_norm = batch_norm
-        self.rng = np.random.default_rng(seed)
+        self.lr_a, self.lr_c, self.batch_norm = lr_a, lr_c, batch_norm
+        self.rng = np.random.default_rng([seed, 1])  # of [seed] the environment draws
 
         self.memory = memory.zeros(memory_capacity, state_dim * 2 + action_dim + 2)  # s, a, r, s_, done
         self.pointer = 0  # transitions stored so far
@@ -108,11 +113,13 @@ class DDPG:
         """Q: (state, action) -> value [batch, 1]."""
         state = layer = tl.layers.Input([None, self.state_dim], tf.float32)
         action = tl.layers.Input([None, self.action_dim], tf.float32)
+        after_action = list(enumerate(hidden, 1))
         if self.batch_norm:  # the action joins one layer later
-            layer = self._dense(hidden[0], None, 2**0.5, "hidden_1")(layer)
+            i, units = after_action.pop(0)
+            layer = self._dense(units, None, 2**0.5, f"hidden_{i}")(layer)
             layer = tl.layers.Lambda(tf.nn.relu, name="relu")(BatchNorm(name="norm")(layer))
         layer = tl.layers.Concat(1, name="concat")([layer, action])
-        for i, units in enumerate(hidden[self.batch_norm :], 1 + self.batch_norm):
+        for i, units in after_action:
             layer = self._dense(units, tf.nn.relu, 2**0.5, f"hidden_{i}")(layer)
         return tl.models.Model([state, action], self._dense(1, None, 1.0, "value")(layer))
 
@@ -137,13 +144,15 @@ class DDPG:
         """Move the target networks a little towards the networks, Eq. (6.7) and (6.8)."""
         for net, target in ((self.critic, self.critic_target), (self.actor, self.actor_target)):
             for param, target_param in zip(net.trainable_weights, target.trainable_weights, strict=True):
-                target_param.assign(self.tau * param + (1 - self.tau) * target_param)
+                target_param.assign(self.tau * param + (1 - self.tau) * target_param)  # Eq. (6.7), (6.8)
             for average, target_average in zip(net.nontrainable_weights, target.nontrainable_weights, strict=True):
                 target_average.assign(average)  # batch normalisation's, which lag behind already
 
     @compiled
     def _learn(self, batches):
         """The gradient steps on batches [steps, batch_size, transition]."""
+        self.actor_opt.learning_rate.assign(self.lr_a)
+        self.critic_opt.learning_rate.assign(self.lr_c)
         critic_loss = actor_loss = 0.0
         for i in tf.range(len(batches)):
             sizes = [self.state_dim, self.action_dim, 1, self.state_dim, 1]
@@ -156,8 +165,10 @@ class DDPG:
     def learn(self, steps=1):
         """`steps` rounds of critic, actor and target updates on random minibatches of the memory.
 
-        Raises FloatingPointError if a loss is no longer a number.
+        Raises RuntimeError if the memory is empty, FloatingPointError if a loss is no longer a number.
         """
+        if not self.pointer:
+            raise RuntimeError("the memory is empty: call store_transition first")
         stored = min(self.pointer, len(self.memory))
         batches = self.memory[self.rng.integers(stored, size=(steps, self.batch_size))]
         losses = [float(loss) for loss in self._learn(batches)]
@@ -165,6 +176,10 @@ class DDPG:
             raise FloatingPointError(f"the loss is {sum(losses)}")
         self.variance *= self.var_decay**steps
         self.policy.refresh()
+
+    def reset_noise(self):
+        """Begin the Ornstein-Uhlenbeck process anew, as Algorithm 6.26 does in each episode."""
+        self.ou[:] = 0
 
     def get_action(self, s, greedy=False):
         """An action float32 [action_dim] for the state s [state_dim], with noise unless greedy, within the bounds."""

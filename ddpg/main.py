@@ -7,12 +7,12 @@ python ddpg/main.py --test          play with them
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, nothing to install
 
 from common import command, environments
-from common.command import Count, Fraction, Positive
+from common.command import Count, Fraction, Positive, Range
 from common.quiet import quiet
 
 
@@ -43,7 +43,7 @@ class Config(command.Options):
     """Rewards are multiplied by it for learning, so that values are of the order of 1."""
     noise: Literal["gaussian", "ou"] = "gaussian"
     """Noise of exploration: independent, or the Ornstein-Uhlenbeck process of Eq. (6.1)."""
-    ou_theta: Fraction = 0.15
+    ou_theta: Annotated[float, Range(above=0, high=1)] = 0.15
     """theta of Eq. (6.1)."""
     var: Positive = 0.5
     """Variance of the noise at the start, as a part of the squared action range."""
@@ -65,6 +65,7 @@ def train(config, agent, env):
     with Training(config, agent, env) as run:
         while run.goes_on():
             state, _ = env.reset()
+            agent.reset_noise()
             episode_reward, length, done = 0.0, 0, False
             while not done:
                 action = agent.get_action(state)
@@ -91,7 +92,7 @@ def main():
     config = command.parse(Config, PRESETS)
     env = environments.make(config.env, config.seed, "human" if config.render else None)
     environments.require_actions(env, "continuous", "reinforce, ac, a2c, a3c, trpo or ppo")
-    with quiet():  # TensorFlow loads only now: --help and a wrong flag are answered at once
+    with quiet("Loading TensorFlow ..."):  # only now: --help and a wrong flag are answered at once
         from ddpg.agent import DDPG
     state_dim, action_dim, action_range = environments.dimensions(env)
     agent = DDPG(action_dim, state_dim, action_range, **command.keywords(config, DDPG))

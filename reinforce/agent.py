@@ -6,29 +6,8 @@ import tensorlayer as tl
 
 from common import pixels, weights
 from common.acting import MLP, sample
-from common.compiling import compiled, converted
-
-
-class Dense(tl.layers.Dense):
-    """A dense layer that takes sparse rows too: pictures that are mostly zeros cost only their other pixels."""
-
-    def forward(self, inputs):
-        if not isinstance(inputs, tf.SparseTensor):
-            return super().forward(inputs)
-        z = sparse_matmul(inputs, tf.convert_to_tensor(self.W)) + self.b
-        return self.act(z) if self.act else z
-
-
-def sparse_matmul(a, b):
-    """The product of a sparse matrix and b, ten times as fast as by `tf.sparse.sparse_dense_matmul`."""
-    csr = tf.raw_ops.SparseTensorToCSRSparseMatrix(indices=a.indices, values=a.values, dense_shape=a.dense_shape)
-    transposed = tf.raw_ops.SparseMatrixTranspose(input=csr, type=a.dtype)  # with transpose_a sums come in any order
-
-    @tf.custom_gradient
-    def product(b):
-        return tf.raw_ops.SparseMatrixMatMul(a=csr, b=b), lambda g: tf.raw_ops.SparseMatrixMatMul(a=transposed, b=g)
-
-    return product(b)
+from common.compiling import compiled
+from common.sparse import Dense
 
 
 class PolicyGradient:
@@ -38,10 +17,10 @@ class PolicyGradient:
     a pixel and multiplied as the sparse row that it is.
 
     state_dim: length of a state.  action_num: number of actions.
-    learning_rate, lr_c: learning rates of the policy and of the value baseline (Adam); they fall linearly to the
-        part end_lr at total_steps, if that is given.
     gamma: discount.  gamma_t: keep the weight gamma^t of Eq. (5.2), which the text advises to drop.
     baseline: 'none', 'normalise' (returns of the batch to mean 0 and deviation 1) or 'value' (V(s), Eq. 5.3).
+    learning_rate, lr_c: learning rates of the policy and of the value baseline (Adam); they fall linearly to the
+        part end_lr at total_steps, if that is given.
     entropy: weight of the policy's entropy, which keeps it exploring.
     c_update_epochs: gradient steps of the value baseline an update.
     reward_scale: rewards are multiplied by it, so that values are of the order of 1.
@@ -69,14 +48,15 @@ class PolicyGradient:
     ):
         if baseline not in ("none", "normalise", "value"):
             raise ValueError(f"baseline must be 'none', 'normalise' or 'value', not '{baseline}'")
-        self.gamma, self.gamma_t, self.baseline = gamma, gamma_t, baseline
-        self.reward_scale, self.entropy, self.c_update_epochs = reward_scale, entropy, c_update_epochs
-        self.learning_rate, self.lr_c, self.end_lr, self.total_steps = learning_rate, lr_c, end_lr, total_steps
-        self.reset_at_points, self.state_dim, self.steps = reset_at_points, state_dim, 0
-        self.rng = np.random.default_rng(seed)
+        self.state_dim, self.baseline, self.reset_at_points = state_dim, baseline, reset_at_points
+        self.gamma, self.gamma_t, self.reward_scale = gamma, gamma_t, reward_scale
+        self.entropy, self.c_update_epochs = entropy, c_update_epochs
+        self.learning_rate, self.lr_c, self.end_lr = learning_rate, lr_c, end_lr
+        self.total_steps, self.steps = total_steps, 0
+        self.rng = np.random.default_rng([seed, 1])  # of [seed] the environment draws
 
-        self.actor = self._network(state_dim, hidden, action_num, gain=0.01)  # state -> logits
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s), the baseline b(s)
+        self.actor = self._network(state_dim, hidden, action_num, gain=0.01)  # state -> logits
         self.actor_opt = tf.optimizers.Adam(learning_rate)
         self.critic_opt = tf.optimizers.Adam(lr_c)
         self.actor_opt.build(self.actor.trainable_weights)
@@ -110,55 +90,56 @@ class PolicyGradient:
             logits = self.actor.forward(state)
             log_prob = -tf.nn.sparse_softmax_cross_entropy_with_logits(action, logits)
             entropy = tf.nn.softmax_cross_entropy_with_logits(tf.nn.softmax(logits), logits)
-            loss = -tf.reduce_sum(log_prob * weight + self.entropy * entropy * mask) / paths
+            J = tf.reduce_sum(log_prob * weight + self.entropy * entropy * mask) / paths  # J of Algorithm 5.18
+            loss = -J
         self.actor_opt.apply(tape.gradient(loss, self.actor.trainable_weights))
         return loss
 
     def train_critic(self, returns, state, mask):
         """One gradient step of the baseline b(s) towards returns [batch]; mask: float32 [batch], 0 in padding rows."""
         with tf.GradientTape() as tape:
-            error = tf.square(returns - self.critic.forward(state)[:, 0])
+            error = tf.square(returns - self.critic.forward(state)[:, 0])  # last line of Algorithm 5.18
             loss = tf.reduce_sum(error * mask) / tf.reduce_sum(mask)
         self.critic_opt.apply(tape.gradient(loss, self.critic.trainable_weights))
         return loss
 
-    def _gradient_steps(self, states, actions, advantage, returns, mask, paths, progress):
+    def _gradient_steps(self, states, actions, weight, returns, mask, paths, progress):
         """All gradient steps of one update; progress: the part of the training that is over."""
-        for optimizer, lr in (self.actor_opt, self.learning_rate), (self.critic_opt, self.lr_c):
+        for optimizer, lr in (self.critic_opt, self.lr_c), (self.actor_opt, self.learning_rate):
             optimizer.learning_rate.assign(lr * (1 - (1 - self.end_lr) * progress))
-        actor_loss, critic_loss = self.train_actor(states, actions, advantage, mask, paths), 0.0
+        actor_loss, critic_loss = self.train_actor(states, actions, weight, mask, paths), 0.0
         if self.baseline == "value":
             for _ in tf.range(self.c_update_epochs):
                 critic_loss = self.train_critic(returns, states, mask)
         return actor_loss, critic_loss
 
     _update = compiled(_gradient_steps)
-    _update_sparse = tf.function(converted(_gradient_steps), autograph=False)  # XLA knows no sparse matrices
 
     def learn(self):
         """One round of Algorithm 5.18 on the paths in the buffers, which it empties; an open path ends here.
 
-        Returns the discounted returns less the baseline, float [steps]. Raises FloatingPointError if a loss
-        is no longer a number.
+        Returns the discounted returns less the baseline, float [steps]. Raises RuntimeError if there are no steps
+        to learn from, and FloatingPointError if a loss or a weight is no longer a number.
         """
-        self.finish_path()
-        states, n = self._states(), len(self.action_buffer)
+        if not self.state_buffer:
+            raise RuntimeError("there is nothing to learn from: call store_transition for each step that is played")
+        states, n = self._states(), len(self.state_buffer)
         advantage = self._discount_and_norm_rewards(states)
-        paths = float(np.sum(np.array(self.time_buffer) == 0))
-        weight = advantage * self.gamma ** np.array(self.time_buffer) if self.gamma_t else advantage  # Eq. (5.2)
+        time = np.array(self.time_buffer)
+        weight = advantage * self.gamma**time if self.gamma_t else advantage  # gamma^t of Eq. (5.2)
         progress = min(self.steps / self.total_steps, 1) if self.total_steps else 0
 
         def pad(x, dtype=np.float32):
-            x = np.asarray(x, dtype)
-            return np.concatenate([x, np.zeros(states.shape[0] - n, dtype)])
+            return np.pad(np.asarray(x, dtype), (0, states.shape[0] - n))
 
-        losses = (self._update_sparse if isinstance(states, tf.SparseTensor) else self._update)(
+        update = self._update if isinstance(states, np.ndarray) else self._gradient_steps  # XLA has no sparse matrices
+        losses = update(
             states,
             pad(self.action_buffer, np.int32),
             pad(weight),
             pad(self.return_buffer),
             pad(np.ones(n)),
-            np.float32(paths),
+            np.float32(np.sum(time == 0)),
             np.float32(progress),
         )
         actor_loss, critic_loss = (float(x) for x in losses)
@@ -187,7 +168,7 @@ class PolicyGradient:
     def _discount_and_norm_rewards(self, states=None):
         """The returns of the buffered paths less the baseline, float [steps]: the bracket of Eq. (5.3).
 
-        states: what `_states` gives, if it is at hand.
+        states: what `_states` gives, if it is at hand.  An open path ends here.
         """
         self.finish_path()
         returns = np.array(self.return_buffer, float)
@@ -195,7 +176,7 @@ class PolicyGradient:
             return (returns - returns.mean()) / (returns.std() + 1e-8)
         if self.baseline == "value":
             states = self._states() if states is None else states
-            return returns - self.critic.forward(states)[: len(returns), 0].numpy()
+            return returns - self.critic.forward(states)[: len(returns), 0].numpy()  # R_t + gamma R_t+1 + ... - b(S_t)
         return returns
 
     def get_action(self, s, greedy=False):
@@ -226,7 +207,7 @@ class PolicyGradient:
         if self.baseline == "value" and not done:
             total = float(self.value(next_state)[0])
         for reward in reversed(self.reward_buffer):
-            total = self.reward_scale * reward + self.gamma * total
+            total = self.reward_scale * reward + self.gamma * total  # sum of gamma^(t-t') R_t in Eq. (5.2)
             returns.append(total)
         self.return_buffer.extend(reversed(returns))
         self.time_buffer.extend(range(len(returns)))

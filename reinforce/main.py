@@ -29,14 +29,16 @@ class Config(command.Options):
     """Stop once the running reward reaches this."""
     batch_size: Count = 4
     """B of Algorithm 5.18: trajectories an update."""
-    learning_rate: Positive = 0.02
-    """Learning rate of the policy."""
+    workers: Annotated[int, Range(0)] = 0
+    """Processes that play the batch's episodes side by side; 0: this one plays them one by one, and can --render."""
     gamma: Fraction = 0.99
     """Discount of rewards."""
     gamma_t: bool = False
     """Weight step t by gamma^t, as Eq. (5.2) has it and practice has not."""
     baseline: Literal["none", "normalise", "value"] = "normalise"
     """none: Eq. (5.2), normalise: the listing's, value: V(s) in Eq. (5.3)."""
+    learning_rate: Positive = 0.02
+    """Learning rate of the policy."""
     lr_c: Positive = 1e-2
     """Learning rate of the value baseline."""
     end_lr: Fraction = 1.0
@@ -51,8 +53,8 @@ class Config(command.Options):
     """A reward other than 0 ends a path: what comes after the point was not its doing (Pong)."""
     hidden: tuple[Count, ...] = (32,)
     """Units of the hidden layers of both networks."""
-    workers: Annotated[int, Range(0)] = 0
-    """Processes that play the batch's episodes side by side; 0: this one plays them one by one, and can --render."""
+    running: Fraction = 0.9
+    """The part of the running reward that each episode keeps."""
     sampled: bool = False
     """Test with actions drawn from the policy, as in training, not with the likeliest."""
 
@@ -60,8 +62,9 @@ class Config(command.Options):
 PONG = dict(
     steps=40_000_000,
     solved=None,
-    learning_rate=1.5e-3,
+    workers=os.cpu_count() or 1,
     baseline="value",
+    learning_rate=1.5e-3,
     lr_c=3e-3,
     end_lr=0.0,
     entropy=1e-3,
@@ -69,7 +72,7 @@ PONG = dict(
     reward_scale=1.0,
     reset_at_points=True,
     hidden=(200,),
-    workers=os.cpu_count() or 1,
+    running=0.99,
 )
 PRESETS = {"CartPole-v0": dict(solved=195.0), "Pong-v0": PONG, "PongDeterministic-v4": PONG}
 
@@ -78,7 +81,7 @@ def train(config, agent, env):
     """Play a batch of episodes with the current policy, update, repeat."""
     from common.progress import Training
 
-    with Training(config, agent, env) as run:
+    with Training(config, agent, env, running=config.running) as run:
         while run.goes_on(config.solved):
             state, _ = env.reset()
             episode_reward, length, done = 0.0, 0, False
@@ -102,7 +105,7 @@ def train_side_by_side(config, agent, env):
     from common.progress import Training
 
     with (
-        Training(config, agent, env, best_of=config.batch_size) as run,
+        Training(config, agent, env, best_of=config.batch_size, running=config.running) as run,
         Players(config.env, min(config.workers, config.batch_size)) as players,
     ):
         while run.goes_on(config.solved):
@@ -129,7 +132,7 @@ def main():
         raise command.UserError("--render shows what this process plays, and others play: give --workers 0 too")
     env = environments.make(config.env, config.seed, "human" if config.render else None)
     environments.require_actions(env, "discrete", instead="a2c, a3c, trpo and ppo")
-    with quiet():  # TensorFlow loads only now: --help and a wrong flag are answered at once
+    with quiet("Loading TensorFlow ..."):  # only now: --help and a wrong flag are answered at once
         from reinforce.agent import PolicyGradient
     state_dim, action_num, _ = environments.dimensions(env)
     agent = PolicyGradient(state_dim, action_num, **command.keywords(config, PolicyGradient), total_steps=config.steps)

@@ -1,10 +1,12 @@
 """A2C: the sum of the workers' gradients, advantages, time limits, resuming, and that it learns."""
 
+import itertools
+
 import gym
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import Constant
+from conftest import Constant, Ends
 from scipy import special, stats
 
 from a2c.agent import A2C, Worker
@@ -83,6 +85,34 @@ def test_learning_rates_fall_linearly_until_the_last_step(end_lr):
         agent.update(*batch(agent))  # 20 steps each
         rates.append((agent.actor_opt.learning_rate.numpy(), agent.critic_opt.learning_rate.numpy()))
     np.testing.assert_allclose(rates, [(0.4 * x, 0.8 * x) for x in np.interp(range(6), [0, 4], [1, end_lr])], rtol=1e-6)
+
+
+SETTINGS = dict(gamma=0.5, gae_lambda=0.1, lr_a=0.1, lr_c=0.1, end_lr=0.5, entropy=2.0, max_grad_norm=0.01)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_setting_counts_at_any_time(name):
+    """After the first update too: the compiled one takes settings as data."""
+
+    change = {name: SETTINGS[name]}
+    settings = dict(lr_a=0.2, lr_c=0.3, entropy=0.1, max_grad_norm=10.0)
+    late, fresh = make(**settings), make(**settings | change)
+    start = [w.numpy() for w in late.weights]
+    for agent in (late, fresh):
+        agent.critic_opt, agent.actor_opt = Descent(agent.critic.trainable_weights), Descent(agent.actor_weights)
+
+    def update(agent):
+        for variable, value in zip(agent.weights, start, strict=True):
+            variable.assign(value)
+        agent._update(*batch(agent), np.float32(0.5))
+        rates = agent.actor_opt.learning_rate.numpy(), agent.critic_opt.learning_rate.numpy()
+        return np.concatenate([rates, *(w.numpy().ravel() for w in agent.weights)])
+
+    unchanged = update(late)
+    setattr(late, name, SETTINGS[name])
+    changed = update(late)
+    np.testing.assert_allclose(changed, update(fresh), rtol=1e-4, atol=1e-6)
+    assert np.abs(changed - unchanged).max() > 1e-3
 
 
 def test_gradients_by_hand():
@@ -191,6 +221,52 @@ def test_a_time_limit_is_not_an_end():
         values[wrapper] = agent.get_value(np.ones(2))
     assert values[gym.Wrapper] == pytest.approx(5, abs=0.3)
     assert values[TimeLimitEnds] < 4.5
+
+
+def test_a_worker_hands_over_what_it_saw_across_true_ends_and_time_limits():
+    """A true end is worth nothing more, a time limit what the critic says of the state that was cut off."""
+    agent = make(2, None, state_dim=2, gamma=0.9, reward_scale=0.1)
+    agent.normaliser.update(np.float32([[0, 0], [1, 5]]))
+    worker = Worker([Ends(gym.spaces.Discrete(2)), Ends(gym.spaces.Discrete(2))])
+    states, _, rewards, done, episodes = worker.collect(agent, 12)
+    # true end after 3 steps, time limit after 5, true end after 3, and one step of the next episode
+    seen = [(0, t) for t in range(3)] + [(1, t) for t in range(5)] + [(2, t) for t in range(3)] + [(3, 0), (3, 1)]
+    ends = [2, 7, 10]
+    np.testing.assert_array_equal(done[:, 0], np.isin(range(12), ends))
+    expected = [0.1 * (t + 1) for _, t in seen[:12]]
+    cut_off = agent.get_value(np.float32([1, 5]))
+    expected[7] += 0.9 * cut_off
+    assert min(abs(cut_off - agent.get_value(np.float32(other))) for other in ([1, 4], [2, 0], [0, 3])) > 1e-3
+    for w in range(2):
+        np.testing.assert_array_equal(states[:, w], seen)
+        np.testing.assert_allclose(rewards[:, w], expected, rtol=1e-5)
+    assert episodes == [(6.0, 3)] * 2 + [(15.0, 5)] * 2 + [(6.0, 3)] * 2  # the environment's own rewards
+
+
+def test_train_hands_the_agent_all_that_the_workers_collect(tmp_path, monkeypatch):
+    """Segments follow one another without a gap, in every environment, and every episode is logged."""
+    batches, own = [], A2C.update
+
+    def update(self, *batch):
+        batches.append(batch)
+        own(self, *batch)
+
+    monkeypatch.setattr(A2C, "update", update)
+    agent = make(2, None, state_dim=2)
+    config = Config(env="Ends-v0", steps=100, workers=3, n_steps=4, out=tmp_path)
+    train(config, agent, [Ends(gym.spaces.Discrete(2)) for _ in range(3)])
+    states = np.concatenate([batch[0][:-1] for batch in batches])
+    assert agent.steps == 3 * len(states) == agent.normaliser.count and len(batches) * 4 == len(states)
+    expected = [(episode, t) for episode in range(99) for t in range(5 if episode % 2 else 3)][: len(states)]
+    for w in range(3):
+        np.testing.assert_array_equal(states[:, w], expected)
+    for before, after in itertools.pairwise(batches):
+        np.testing.assert_array_equal(before[0][-1], after[0][0])
+    table = np.loadtxt(tmp_path / "model/a2c/Ends-v0/episodes.csv", delimiter=",", skiprows=1)
+    assert 100 <= table[-1, 1] <= agent.steps
+    lengths = np.diff(table[:, 1], prepend=0)
+    np.testing.assert_array_equal(lengths, [5 if (i // 3) % 2 else 3 for i in range(len(table))])
+    np.testing.assert_array_equal(table[:, 2], lengths * (lengths + 1) / 2)
 
 
 # acting

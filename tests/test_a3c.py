@@ -1,16 +1,18 @@
 """A3C: pulling, pushing and counting with several workers, against plain computations; and that it learns."""
 
+import functools
 import threading
-import time
 
+import gym
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import Ends
 from scipy import special
 
 from a3c.agent import ACNet, Worker
 from a3c.main import PRESETS, Config, train
-from common import environments
+from common import checkpoint, environments
 from common.command import UserError, keywords
 
 BOUND = np.float32([2.0])
@@ -51,7 +53,7 @@ def test_gradients_by_hand():
     state, action, v_target = segment(agent)
     td = v_target - agent.critic(state).numpy()[:, 0]
     error, var = action - agent.actor(state).numpy(), np.exp(1.0)
-    g_psi, g_theta = (x.numpy() for x in agent.gradients(agent.psi, agent.theta, state, action, v_target))
+    g_psi, g_theta = (x.numpy() for x in agent.gradients(state, action, v_target))
     assert g_psi[-1] == pytest.approx(-2 * td.mean(), rel=1e-3)
     assert g_theta[-2] == pytest.approx(-(2 * error[:, 0] / var * td).mean(), rel=1e-3)  # the mean is 2 x the output
     assert g_theta[-1] == pytest.approx(-((error[:, 0] ** 2 / var - 1) * td).mean() - 0.3, rel=1e-3)
@@ -64,12 +66,12 @@ def test_discrete_gradients_by_hand():
     logp = special.log_softmax(agent.actor(state).numpy(), 1)
     p, H = np.exp(logp), -(np.exp(logp) * logp).sum(1, keepdims=True)
     expected = -((np.eye(2)[action] - p) * td).mean(0) + 0.3 * (p * (logp + H)).mean(0)
-    _, g_theta = agent.gradients(agent.psi, agent.theta, state, action, v_target)
+    _, g_theta = agent.gradients(state, action, v_target)
     np.testing.assert_allclose(g_theta[-2:], expected, rtol=1e-3, atol=1e-5)
 
 
 def worker(env_id="CartPole-v1", name="Worker_0", **settings):
-    return Worker(name, env_id, **{"hidden": (8,), **settings})
+    return Worker(name, env=env_id, **{"hidden": (8,), **settings})
 
 
 def test_targets_by_hand():
@@ -110,7 +112,7 @@ def test_gradients_land_on_the_global_network_and_nothing_else():
     globalAC.critic_opt = Descent(globalAC.critic.trainable_weights)
     globalAC.actor_opt = Descent(globalAC.actor_weights)
     state, action, v_target = segment(copy)
-    gradient = np.concatenate(copy.gradients(copy.psi, copy.theta, state, action, v_target))  # at the copy's weights
+    gradient = np.concatenate(copy.gradients(state, action, v_target))  # at the copy's weights
     copy.update_global(state, action, v_target, globalAC)
     np.testing.assert_allclose(flat(globalAC), before[2] - gradient, atol=1e-6)
     for agent, old in ((copy, before[0]), (bystander, before[1])):
@@ -124,7 +126,8 @@ def test_pulling_makes_the_copy_equal():
     copy.update_global(*segment(copy), globalAC)
     copy.pull_global(globalAC)
     state = np.ones(3)
-    np.testing.assert_array_equal(flat(copy), variables(globalAC))
+    for weights in (variables(copy), variables(globalAC)):
+        np.testing.assert_array_equal(flat(copy), weights)
     np.testing.assert_allclose(
         copy.get_value(state[None]), globalAC.critic(globalAC.normaliser(state[None]))[:, 0], rtol=1e-5
     )
@@ -158,10 +161,10 @@ def test_actions_have_the_mean_and_deviation_of_what_was_pulled():
 def test_a_state_that_travels_brings_networks_and_vectors(actions):
     source, other = net(*actions, seed=1), net(*actions, seed=2)
     source.update_global(*segment(source), source)
-    state = source.get_state()
+    state = checkpoint.collect(agent=source)
     before = flat(source)
     source.update_global(*segment(source), source)  # the state is a copy
-    other.set_state(state)
+    checkpoint.restore(state, "the global network", agent=other)
     np.testing.assert_array_equal(flat(other), before)
     np.testing.assert_array_equal(variables(other), before)
     assert other.updates == other.actor_opt.iterations.numpy() == 1
@@ -210,6 +213,169 @@ def test_no_update_is_lost_among_four_threads():
     assert globalAC.updates == 800 and globalAC.steps == globalAC.normaliser.count == 1600
 
 
+def taken_elsewhere(lock):
+    """Whether another thread could enter now."""
+    answers = []
+
+    def try_it():
+        answers.append(lock.acquire(blocking=False))
+        if answers[0]:
+            lock.release()
+
+    thread = threading.Thread(target=try_it)
+    thread.start()
+    thread.join()
+    return answers[0]
+
+
+def test_the_whole_master_step_is_one_threads_alone():
+    """Two threads at once could lose an update: what either writes last is without what the other has done."""
+    globalAC, log = net(), []
+
+    def spied(name, function):
+        def call(*arguments):
+            log.append((name, taken_elsewhere(globalAC.lock)))
+            return function(*arguments)
+
+        return call
+
+    globalAC._apply = spied("step", globalAC._apply)
+    globalAC.normaliser.update = spied("statistics", globalAC.normaliser.update)
+    globalAC.get_weights = spied("answer", globalAC.get_weights)
+    globalAC.apply_gradients(globalAC.psi * 0, globalAC.theta * 0, np.ones((2, 3), np.float32))
+    assert log == [("step", False), ("statistics", False), ("answer", False)]
+    assert taken_elsewhere(globalAC.lock)  # it is given back
+
+
+@pytest.mark.parametrize("method", ["apply_gradients", "get_weights"])
+def test_nobody_reads_or_writes_while_another_thread_is_at_work(method):
+    globalAC, started, answers = net(), threading.Event(), []
+    arguments = (globalAC.psi + 1, globalAC.theta + 1, np.ones((2, 3), np.float32)) if method[0] == "a" else ()
+
+    def call():
+        started.set()
+        answers.append(getattr(globalAC, method)(*arguments))
+
+    before = flat(globalAC)
+    with globalAC.lock:
+        thread = threading.Thread(target=call)
+        thread.start()
+        started.wait()
+        thread.join(1)
+        assert thread.is_alive() and not answers
+        np.testing.assert_array_equal(variables(globalAC), before)
+        globalAC.psi[:] = before[: len(globalAC.psi)]  # what this thread is half done with
+    thread.join()
+    assert len(answers) == 1
+
+
+def test_a_setting_counts_at_any_time():
+    """After the first update too: the compiled ones take settings as data."""
+    globalAC = net(max_grad_norm=1e9, max_log_std=5.0, total_steps=100)
+    globalAC.critic_opt = Descent(globalAC.critic.trainable_weights)
+    globalAC.actor_opt = Descent(globalAC.actor_weights)
+    state, action, v_target = segment(globalAC)
+
+    def entropys_part(entropy):
+        globalAC.entropy = entropy
+        return globalAC.gradients(state, action, v_target)[1].numpy()[-1]
+
+    assert entropys_part(0.0) - entropys_part(0.5) == pytest.approx(0.5, rel=1e-4)  # of log-std, downwards
+    for norm in (3.0, 0.25):
+        globalAC.max_grad_norm = norm
+        before = globalAC.psi.copy()
+        globalAC.apply_gradients(np.full_like(globalAC.psi, 10), globalAC.theta * 0, state)
+        assert np.linalg.norm(globalAC.psi - before) == pytest.approx(norm, rel=1e-3)
+    for bound in (-1.5, -2.5):
+        globalAC.max_log_std = bound
+        globalAC.apply_gradients(globalAC.psi * 0, globalAC.theta * 0, state)
+        assert globalAC.theta[-1] == bound
+    for end_lr, lr_c in (0.5, 0.8), (0.25, 0.4):
+        globalAC.end_lr, globalAC.lr_c, globalAC.steps = end_lr, lr_c, 100
+        globalAC.apply_gradients(globalAC.psi * 0, globalAC.theta * 0, state)
+        assert globalAC.critic_opt.learning_rate.numpy() == pytest.approx(end_lr * lr_c)
+
+
+# the worker
+
+
+def test_a_worker_hands_over_what_it_saw_across_true_ends_and_time_limits(monkeypatch):
+    """A true end is worth nothing more, a time limit what the critic says of the state that was cut off."""
+    monkeypatch.setattr(environments, "make", lambda *_: Ends(gym.spaces.Discrete(2)))
+    settings = dict(n_steps=7, gamma=0.9, gae_lambda=0.8, reward_scale=0.1, hidden=(8,))
+    own, globalAC, segments, reports = Worker("Worker_0", **settings), net(2, None, 2, seed=1), [], []
+    globalAC.normaliser.update(np.float32([[0, 0], [1, 5]]))
+    coord = type("Twice", (), {"should_stop": lambda self: len(segments) == 2})()
+    monkeypatch.setattr(own.AC, "update_global", lambda *arguments: segments.append(arguments))
+    own.work(globalAC, coord, lambda *episode: reports.append(episode))
+    # true end after 3 steps, time limit after 5, true end after 3, and 3 steps of the next episode
+    seen = (
+        [(0, t) for t in range(3)]
+        + [(1, t) for t in range(5)]
+        + [(2, t) for t in range(3)]
+        + [(3, t) for t in range(3)]
+    )
+    np.testing.assert_array_equal(np.concatenate([part[0] for part in segments]), seen)
+    assert [len(part[0]) for part in segments] == [7, 7] and all(part[3] is globalAC for part in segments)
+    assert reports == [(6.0, 3), (15.0, 5), (6.0, 3)]  # the environment's own rewards
+    for start, part in zip((0, 7), segments, strict=True):
+        expected, target = [], None
+        for episode, t in reversed(seen[start : start + 7]):
+            V = float(globalAC.get_value(np.float32([[episode, t + 1]]))[0])  # of where the step led
+            last = t == (4 if episode % 2 else 2)
+            if last:
+                following = V if episode % 2 else 0.0
+            elif target is None:  # the end of the segment
+                following = V
+            else:
+                following = 0.2 * V + 0.8 * target
+            target = 0.1 * (t + 1) + 0.9 * following
+            expected.append(target)
+        np.testing.assert_allclose(part[2], expected[::-1], rtol=1e-4)
+
+
+def test_targets_as_a_column_as_the_listing_makes_them():
+    copies, results = [net(seed=1), net(seed=1)], []
+    state, action, v_target = segment(copies[0])
+    for copy, target in zip(copies, (v_target, tf.constant(v_target[:, None])), strict=True):
+        copy.update_global(tf.constant(state), tf.constant(action), target, copy)
+        results.append(flat(copy))
+    np.testing.assert_array_equal(*results)
+
+
+def test_workers_of_other_numbers_explore_differently():
+    first, second = worker(name="Worker_0"), worker(name="Worker_1")
+    assert (first.env.reset()[0] != second.env.reset()[0]).all()
+    assert first.AC.rng.random() != second.AC.rng.random()
+
+
+def test_the_books_own_loop_runs(monkeypatch, capsys):
+    """The main loop of section 5.10.4 with our classes. The printed lambda takes its worker when it runs, which may be
+    after the loop has gone on; the line above it that is commented out hands the worker over."""
+    short = dict(hidden=(8,), total_steps=2000)
+    monkeypatch.setattr(ACNet, "__init__", functools.partialmethod(ACNet.__init__, **short))  # 15 million by default
+    GLOBAL_AC = ACNet("Global_Net")
+    before = flat(GLOBAL_AC)
+    workers = []
+    for i in range(2):
+        i_name = f"Worker_{i}"
+        workers.append(Worker(i_name, GLOBAL_AC))
+    for each in workers:
+        np.testing.assert_array_equal(flat(each.AC), before)
+    COORD = tf.train.Coordinator()
+    worker_threads = []
+    for worker in workers:
+        t = threading.Thread(target=worker.work, args=(GLOBAL_AC,))
+        t.start()
+        worker_threads.append(t)
+    COORD.join(worker_threads)
+    assert 2000 <= GLOBAL_AC.steps <= 2000 + 2 * 80 and GLOBAL_AC.updates == GLOBAL_AC.steps // 80
+    assert (flat(GLOBAL_AC) != before).all()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines and all(line.startswith("Training | Worker_") for line in lines)
+    assert Worker("Worker_2").env.spec.id == "BipedalWalker-v3"
+
+
 # the run
 
 
@@ -220,7 +386,7 @@ def run(tmp_path, env_id="CartPole-v1", workers=1, resume=False, **settings):
     shared = keywords(config, ACNet) | dict(total_steps=config.steps)
     globalAC = ACNet("Global_Net", *environments.dimensions(environments.make(env_id, 0)), **shared)
     shared |= keywords(config, Worker)
-    each = [Worker(f"Worker_{i}", **{**shared, "seed": config.seed + 1000 * (i + 1)}) for i in range(workers)]
+    each = [Worker(f"Worker_{i}", **shared) for i in range(workers)]
     train(config, globalAC, each)
     return globalAC, each
 
@@ -230,10 +396,10 @@ def test_one_worker_equals_a_plain_synchronous_computation_bit_for_bit(tmp_path,
     """One network that acts, computes its gradients and takes them: no copies, no threads, no pulling."""
     globalAC, (theirs,) = run(tmp_path, env_id, steps=1000, hidden=(16,), seed=5, n_steps=30)
     gamma, lam, scale = theirs.gamma, theirs.gae_lambda, theirs.reward_scale
-    env = environments.make(env_id, 1005)
+    env = environments.make(env_id, 5)
     config = Config(**{**PRESETS[env_id], "env": env_id, "hidden": (16,), "seed": 5})
-    agent = ACNet("Plain", *environments.dimensions(env), **keywords(config, ACNet), total_steps=1000)
-    agent.rng = ACNet("Worker_0", *environments.dimensions(env), hidden=(16,), seed=1005).rng  # it acts with its own
+    agent = ACNet("Global_Net", *environments.dimensions(env), **keywords(config, ACNet), total_steps=1000)
+    agent.rng = ACNet("Worker_0", *environments.dimensions(env), hidden=(16,), seed=5).rng  # it acts with its own
     state, _ = env.reset()
     for _ in range(globalAC.updates):
         states, actions, rewards, done = [state], [], [], []
@@ -255,7 +421,7 @@ def test_one_worker_equals_a_plain_synchronous_computation_bit_for_bit(tmp_path,
             target = rewards[t] + gamma * (not done[t]) * mix
             targets.insert(0, target)
         batch = agent.normaliser(states[:-1]), np.array(actions), np.float32(targets)
-        gradients = agent.gradients(agent.psi, agent.theta, *batch)
+        gradients = agent.gradients(*batch)
         agent.apply_gradients(*(x.numpy() for x in gradients), states[:-1])
     np.testing.assert_array_equal(flat(agent), flat(globalAC))
 
@@ -285,21 +451,46 @@ def test_a_worker_that_raises_ends_the_run_with_its_error(tmp_path):
     config = Config(out=tmp_path, env="CartPole-v1", steps=10**9, hidden=(8,), workers=3)
     shared = keywords(config, ACNet)
     workers = [Worker(f"Worker_{i}", **(shared | keywords(config, Worker))) for i in range(3)]
-    steps, crashed = 0, []
+    steps, late, coords = 0, [], []
 
     def step(action):
         nonlocal steps
         steps += 1
         if steps == 200:
-            crashed.append(time.perf_counter())
             raise RuntimeError("the knee of Worker_1 broke")
         return np.zeros(4, np.float32), 1.0, False, False, {}
 
+    def watched(worker):
+        """Its environment's step; counts those after the run was told to stop."""
+        own, work = worker.env.step, worker.work
+
+        def watched_step(action):
+            if coords and coords[0].should_stop():
+                late.append(worker.name)
+            return own(action)
+
+        def watched_work(agent, coord, report):
+            coords.append(coord)
+            return work(agent, coord, report)
+
+        worker.env.step, worker.work = watched_step, watched_work
+
     workers[1].env.step = step
+    watched(workers[0])
+    watched(workers[2])
     with pytest.raises(RuntimeError, match="the knee of Worker_1 broke"):
         train(config, ACNet("Global_Net", 4, 2, None, **shared), workers)
-    assert time.perf_counter() - crashed[0] < 5
+    assert max(late.count("Worker_0"), late.count("Worker_2")) <= config.n_steps  # at most what was begun
     assert not any("Worker" in thread.name for thread in threading.enumerate())
+
+
+def test_the_running_reward_is_the_books(tmp_path):
+    """0.95 and 0.05 in section 5.10.4."""
+    run(tmp_path, steps=1000, hidden=(8,))
+    table = np.loadtxt(tmp_path / "model/a3c/CartPole-v1/episodes.csv", delimiter=",", skiprows=1)
+    reward, running = table[:, 2], table[:, 3]
+    assert running[0] == reward[0]
+    np.testing.assert_allclose(running[1:], 0.95 * running[:-1] + 0.05 * reward[1:])
 
 
 def test_a_gradient_that_is_no_number_names_its_worker():
@@ -309,6 +500,26 @@ def test_a_gradient_that_is_no_number_names_its_worker():
     with pytest.raises(FloatingPointError, match="a gradient of Net is not finite"):
         copy.update_global(state, action, v_target * np.float32("nan"), globalAC)
     np.testing.assert_array_equal(flat(globalAC), before)
+
+
+def test_weights_that_are_no_number_stop_the_run():
+    """Finite gradients can do that, with a learning rate of 1e38."""
+    for lr in ("lr_a", "lr_c"):
+        agent = net(**{lr: 1e38})
+        with pytest.raises(FloatingPointError, match="finite"):
+            for _ in range(10):
+                agent.update_global(*segment(agent), agent)
+
+
+def test_a_copy_saves_the_weights_that_it_acts_with(tmp_path):
+    copy, globalAC, other = net(seed=1), net(seed=2), net(seed=3)
+    copy.update_global(*segment(copy), globalAC)
+    copy.pull_global(globalAC)
+    copy.save(tmp_path)
+    other.load(tmp_path)
+    for agent in (copy, globalAC):
+        np.testing.assert_array_equal(flat(other), flat(agent))
+    np.testing.assert_array_equal(other.get_action(np.ones(3), greedy=True), copy.get_action(np.ones(3), greedy=True))
 
 
 def test_resume_goes_on_with_weights_optimisers_statistics_and_learning_rate(tmp_path):
@@ -347,7 +558,7 @@ def test_a_mean_through_tanh_stays_within_the_bounds():
         agent = net(mean=mean)
         agent.theta[-2] = 100.0  # the output's bias; log-std is the last
         assert agent.get_action(state, greedy=True)[0] == pytest.approx(size, abs=0.1)
-        agent.gradients(agent.psi, agent.theta, *segment(agent))  # which makes the variables follow
+        agent.pull_global(agent)  # which makes the variables follow
         np.testing.assert_allclose(agent.actor(state[None].astype(np.float32))[0], agent.get_action(state, True))
     logits = net(2, None, mean="tanh")  # which have no bounds
     logits.theta[-1] = 100.0

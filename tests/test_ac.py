@@ -1,7 +1,10 @@
 """Actor-Critic: targets and steps by independent arithmetic, Q-critics, time limits, and that it learns."""
 
+import copy
+
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ac.agent import Actor, ActorCritic, Critic
 from ac.main import Config, train
@@ -16,6 +19,20 @@ def make(**settings):
 
 def value(critic, state):
     return critic.model(state[None]).numpy()[0].astype(float)
+
+
+def forward(weights, state):
+    """Hidden units and output of a network with one hidden layer."""
+    W, b, V, c = weights
+    hidden = np.tanh(state @ W + b)
+    return hidden, hidden @ V + c
+
+
+def gradient(weights, state, slope):
+    """The gradient of output @ slope, for each of the weights."""
+    hidden, _ = forward(weights, state)
+    inner = (weights[2] @ slope) * (1 - hidden**2)
+    return [np.outer(state, inner), inner, np.outer(hidden, slope), slope]
 
 
 def softmax(logits):
@@ -58,15 +75,27 @@ def test_the_actor_follows_equation_5_10(td_error):
     np.testing.assert_allclose(seen[-1].numpy(), -td_error * (np.array([0, 1]) - pi), rtol=1e-4)
 
 
+def spy(agent):
+    """What each of the agent's compiled updates is handed, in its parts, as it comes."""
+    seen, update, n = [], agent._update, agent.state_dim
+
+    def record(packed):
+        action, total, discount, done, progress = packed[2 * n : 2 * n + 5].tolist()
+        seen.append((packed[:n].tolist(), packed[n : 2 * n].tolist(), action, total, discount, done, progress))
+        return update(packed)
+
+    agent._update = record
+    return seen
+
+
 def rows_of(agent, rewards, end):
-    """The inputs of the compiled updates in an episode with these rewards, split into their parts."""
-    rows, update = [], agent._update
-    agent._update = lambda row: rows.append(row) or update(row)
+    """The first number of both states, action, return, discount and done of each update in an episode."""
+    seen = spy(agent)
     states = np.arange(len(rewards) + 1)[:, None] * np.ones(3, np.float32)
     for i, reward in enumerate(rewards):
         last = i == len(rewards) - 1
         agent.learn(states[i], i % 2, reward, states[i + 1], last and end == "done", last and end == "cut")
-    return [(row[0], row[3], *row[6:10]) for row in rows]  # state, next state, action, return, discount, done
+    return [(state[0], state_[0], *numbers) for state, state_, *numbers, _ in seen]
 
 
 @pytest.mark.parametrize("end, done", [("done", 1), ("cut", 0)])
@@ -84,23 +113,68 @@ def test_one_step_is_the_td_error_of_algorithm_5_19():
     assert rows_of(make(), [1.0, 2.0], "done") == [(0, 1, 0, 1.0, 0.5, 0), (1, 2, 1, 2.0, 0.5, 1)]
 
 
+def test_the_main_loop_tells_an_end_from_a_time_limit(tmp_path, ends):
+    config = Config(train=True, out=tmp_path, steps=None, episodes=2, n_steps=2, gamma=0.5, reward_scale=1.0)
+    agent = ActorCritic(2, 2, **command.keywords(config, ActorCritic))
+    seen = spy(agent)
+    train(config, agent, ends)
+    assert [(state, state_, *numbers) for state, state_, _, *numbers, _ in seen] == [
+        ([0, 0], [0, 2], 2.0, 0.25, 0),
+        ([0, 1], [0, 3], 3.5, 0.25, 1),
+        ([0, 2], [0, 3], 3.0, 0.5, 1),
+        ([1, 0], [1, 2], 2.0, 0.25, 0),
+        ([1, 1], [1, 3], 3.5, 0.25, 0),
+        ([1, 2], [1, 4], 5.0, 0.25, 0),
+        ([1, 3], [1, 5], 6.5, 0.25, 0),
+        ([1, 4], [1, 5], 5.0, 0.5, 0),
+    ]
+
+
 def test_q_target_takes_the_sampled_action_and_expected_q_the_mean():
     pi = np.array([[0.25, 0.75]], np.float32)
     for kind, weight in (("q", [0, 1]), ("expected-q", pi[0])):
-        critic = Critic(3, gamma=0.5, critic=kind, action_num=2)
+        critic = Critic(3, gamma=0.5, kind=kind, action_num=2)
         expected = 2.0 + 0.5 * value(critic, STATE_) @ weight - value(critic, STATE)[0]
         error = critic.learn(STATE, 2.0, STATE_, False, action=[0], pi_=pi, action_=[1])
         assert error.numpy() == pytest.approx(expected, rel=1e-4)
 
 
 def test_q_advantage_is_equation_5_11():
-    critic, pi = Critic(3, critic="q", action_num=2), np.array([[0.25, 0.75]], np.float32)
+    critic, pi = Critic(3, kind="q", action_num=2), np.array([[0.25, 0.75]], np.float32)
     q = value(critic, STATE)
     assert critic.advantage(STATE[None], [1], pi).numpy() == pytest.approx(q[1] - 0.25 * q[0] - 0.75 * q[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("critic", ["v", "q", "expected-q"])
-def test_the_compiled_step_is_the_two_learns_and_gives_the_next_logits(critic):
+def test_the_compiled_step_by_hand(critic):
+    """Gradient descent instead of Adam shows the gradients as they are; both networks in NumPy, before each step."""
+    agent, rng, taken = make(critic=critic, lr_a=0.2, lr_c=0.3), np.random.default_rng(0), []
+    for part in (agent.actor, agent.critic):
+        part.optimizer = tf.optimizers.SGD()
+        part.optimizer.build(part.model.trainable_weights)
+    for step in range(8):
+        state, state_, action, done = *rng.standard_normal((2, 3)).astype(np.float32), step % 2, step % 3 == 2
+        theta, psi = ([w.numpy().astype(float) for w in p.model.all_weights] for p in (agent.actor, agent.critic))
+        pi, logits_ = softmax(forward(theta, state)[1]), forward(theta, state_)[1]
+        action_ = np.argmax(logits_ + copy.deepcopy(agent.rng).gumbel(size=2))  # A' of Eq. (5.12)
+        taken.append(action_ == np.argmax(logits_))
+        Q, Q_ = forward(psi, state)[1], forward(psi, state_)[1]
+        weight = {"v": np.ones(1), "q": np.eye(2)[action_], "expected-q": softmax(logits_)}[critic]
+        index = 0 if critic == "v" else action
+        td_error = 2.0 * step - 5 + 0.5 * (not done) * weight @ Q_ - Q[index]
+        advantage = td_error if critic == "v" else Q[action] - pi @ Q
+        agent.learn(state, action, 2.0 * step - 5, state_, done)
+        for part, old, rate, slope in (
+            (agent.critic, psi, 0.3 * td_error, np.eye(len(Q))[index]),  # Eq. (5.6), (5.8)
+            (agent.actor, theta, 0.2 * advantage, np.eye(2)[action] - pi),  # Eq. (5.9), (5.10)
+        ):
+            for new, before, g in zip(part.model.all_weights, old, gradient(old, state, slope), strict=True):
+                np.testing.assert_allclose(new.numpy(), before + rate * g, rtol=1e-3, atol=1e-4)
+    assert {*taken} == {True, False}  # A' is sampled, not the likeliest
+
+
+@pytest.mark.parametrize("critic", ["v", "q", "expected-q"])
+def test_the_compiled_step_is_the_two_learns_and_its_weights_act(critic):
     agent, alone = make(critic=critic), make(critic=critic)
     agent.learn(STATE, 1, 2.0, STATE_, False)
     pi, pi_ = (softmax(alone.actor.model(s[None]).numpy()[0])[None] for s in (STATE, STATE_))
@@ -110,7 +184,16 @@ def test_the_compiled_step_is_the_two_learns_and_gives_the_next_logits(critic):
     alone.actor.learn(STATE, 1, td_error if critic == "v" else advantage)
     for ours, theirs in ((agent.actor, alone.actor), (agent.critic, alone.critic)):
         np.testing.assert_allclose(ours.model(STATE[None]), theirs.model(STATE[None]), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(agent.logits, alone.actor.model(STATE_[None])[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(agent.actor.policy(STATE_), alone.actor.model(STATE_[None])[0], rtol=1e-4, atol=1e-5)
+
+
+def test_the_action_is_that_of_the_state_that_is_asked_for():
+    agent, states = make(), np.random.default_rng(0).standard_normal((200, 3)).astype(np.float32)
+    agent.actor.model.all_weights[2].assign(np.random.default_rng(1).standard_normal((8, 2)))
+    agent.learn(STATE, 1, 2.0, STATE_, False)
+    found = [agent.get_action(state, greedy=True) for state in states]
+    assert found == np.argmax(agent.actor.model(states).numpy(), 1).tolist() and {*found} == {0, 1}
+    assert [agent.actor.get_action(state, greedy=True) for state in states] == found
 
 
 def test_the_next_action_of_the_q_target_is_independent_of_the_actors():
@@ -160,6 +243,24 @@ def test_the_books_own_loop_runs():
                 break
     actor.get_action(start)
     assert (actor.policy(start) != before).any()
+
+
+@pytest.mark.parametrize("end_lr", [1.0, 0.5, 0.0])
+def test_learning_rates_fall_linearly_until_the_last_step(end_lr):
+    agent, rates = make(lr_a=0.4, lr_c=0.8, end_lr=end_lr, total_steps=4), []
+    for _ in range(6):
+        agent.learn(STATE, 1, 2.0, STATE_, False)
+        rates.append([part.optimizer.learning_rate.numpy() for part in (agent.actor, agent.critic)])
+    np.testing.assert_allclose(rates, [(0.4 * x, 0.8 * x) for x in np.interp(range(6), [0, 4], [1, end_lr])], rtol=1e-6)
+
+
+def test_a_setting_that_is_changed_takes_effect():
+    agent = make()
+    for rate in (5e-4, 0.0):
+        agent.lr_a = rate
+        before = agent.actor.policy(STATE)
+        agent.learn(STATE, 1, 2.0, STATE_, False)
+        assert (agent.actor.policy(STATE) != before).any() == (rate > 0)
 
 
 def test_unknown_critic_is_refused():

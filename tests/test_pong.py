@@ -1,6 +1,8 @@
 """Pong: the environment, its pictures, and REINFORCE on them."""
 
 import collections
+import csv
+import inspect
 import itertools
 import os
 import re
@@ -11,15 +13,18 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT
+import tensorflow as tf
+from conftest import ROOT, Ends
+from test_reinforce import spy
 
 from common import environments, pixels, weights
 from common.command import UserError, keywords
 from common.players import Players
 from common.pong import Differences, Pong, binary
 from common.progress import Training
+from common.sparse import sparse_matmul
 from reinforce.agent import PolicyGradient
-from reinforce.main import Config, train_side_by_side
+from reinforce.main import PRESETS, Config, train_side_by_side
 
 BACKGROUND, GREEN, WHITE = (144, 72, 17), (92, 186, 92), (236, 236, 236)
 
@@ -212,6 +217,17 @@ def test_packed_pictures_lose_nothing():
     np.testing.assert_array_equal(pixels.pack(states[3]), packed[3])
 
 
+def test_a_sparse_product_and_its_gradient():
+    rng = np.random.default_rng(0)
+    a, b, slope = (rng.standard_normal(shape).astype(np.float32) for shape in ((5, 7), (7, 3), (5, 3)))
+    a[rng.random(a.shape) < 0.7] = 0
+    with tf.GradientTape() as tape:
+        variable = tf.Variable(b)
+        product = sparse_matmul(tf.sparse.from_dense(a), tf.convert_to_tensor(variable))
+    np.testing.assert_allclose(product, a @ b, atol=1e-6)
+    np.testing.assert_allclose(tape.gradient(product, variable, slope), a.T @ slope, atol=1e-6)
+
+
 @pytest.mark.parametrize("baseline", ["normalise", "value"])
 def test_a_picture_gives_what_the_same_numbers_give(baseline):
     """Acting, the advantage and the update: sparse from int8 states, dense from the same states as floats."""
@@ -231,6 +247,19 @@ def test_a_picture_gives_what_the_same_numbers_give(baseline):
     state = random_states(1, 160, 0.1)[0]
     np.testing.assert_allclose(agents[0].policy(state), agents[1].policy(state.astype(np.float32)), atol=1e-5)
     assert {agent.get_action(rng.permutation(state)) for agent in agents for _ in range(50)} == {0, 1, 2}
+
+
+def test_a_setting_that_is_changed_takes_effect():
+    """For pictures too, whose update is not compiled."""
+    agents = [PolicyGradient(160, 3, hidden=(8,), seed=1) for _ in range(2)]
+    for entropy in (0.0, 3.0):
+        for agent in agents:
+            for i, state in enumerate(random_states(20, 160, 0.1)):
+                agent.store_transition(state, i % 3, float(i))
+            agent.learn()
+        weights = [np.concatenate([w.numpy().ravel() for w in agent.actor.all_weights]) for agent in agents]
+        assert np.array_equal(*weights) == (entropy == 0)
+        agents[0].entropy = 3.0
 
 
 def test_returns_start_again_at_each_point():
@@ -312,6 +341,44 @@ def run_training(folder, episodes, workers, resume=False):
     env, agent = make_agent(config)
     train_side_by_side(config, agent, env)
     return np.concatenate([w.numpy().ravel() for w in agent.actor.all_weights])
+
+
+ENDS = f"""
+import types
+import gym
+import numpy as np
+
+{inspect.getsource(Ends)}
+gym.register("Ends-v1", entry_point=Ends, kwargs=dict(action_space=gym.spaces.Discrete(2)))
+"""
+
+
+def test_side_by_side_tells_an_end_from_a_time_limit_and_learns_from_whole_batches(tmp_path, monkeypatch):
+    (tmp_path / "ends.py").write_text(ENDS)
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = dict(steps=None, episodes=8, baseline="value", gamma=0.5, reward_scale=1.0, running=0.99, solved=None)
+    config = Config(train=True, env="ends:Ends-v1", out=tmp_path, batch_size=4, workers=2, **settings)
+    env, agent = make_agent(config)
+    seen = spy(agent)
+    last = {episode: float(agent.value([episode, 5])[0]) for episode in range(1, 9)}  # of those that are cut
+    train_side_by_side(config, agent, env)
+    (states, _, _, returns, mask, paths, _), _ = seen[0]
+    for (episode, t), found in zip(states[: int(mask.sum())], returns, strict=False):
+        length, tail = (3, 0.0) if episode % 2 == 0 else (5, last[episode])
+        expected = sum(0.5 ** (k - t) * (k + 1) for k in range(int(t), length)) + 0.5 ** (length - t) * tail
+        assert found == pytest.approx(expected, rel=1e-4)
+    episode, t = states[: int(mask.sum())].T
+    assert {*episode % 2} == {0, 1} and (np.sum(t == 0), paths, len(seen)) == (4, 4, 2)
+    with open(config.model_folder / "episodes.csv") as file:
+        rows = [(float(row["reward"]), float(row["running_reward"])) for row in csv.DictReader(file)]
+    rewards, running = zip(*rows, strict=True)
+    assert {*rewards} == {6, 15} and len(rewards) == 8
+    means = itertools.accumulate(rewards, lambda mean, reward: 0.99 * mean + 0.01 * reward)  # the listing's
+    np.testing.assert_allclose(running, [*means])
+
+
+def test_the_running_reward_is_the_listings():
+    assert {PRESETS[env_id]["running"] for env_id in ("Pong-v0", "PongDeterministic-v4")} == {0.99}
 
 
 def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path):

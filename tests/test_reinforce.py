@@ -1,5 +1,6 @@
 """REINFORCE: returns and gradients by independent arithmetic, baselines, and that it learns."""
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,13 @@ from reinforce.main import test as play_with_weights
 
 def make(**settings):
     return PolicyGradient(3, 2, **{"reward_scale": 1.0, "hidden": (8,), **settings})
+
+
+def spy(agent):
+    """The arguments and the losses of each of the agent's compiled updates, as they come."""
+    seen, update = [], agent._update
+    agent._update = lambda *arguments: seen.append((arguments, update(*arguments))) or seen[-1][1]
+    return seen
 
 
 def play_path(agent, rewards, seed=0):
@@ -40,6 +48,11 @@ def test_normalised_returns_by_hand():
     agent = make(gamma=0.5)
     play_path(agent, [1.0, 2.0, 4.0])
     np.testing.assert_allclose(agent._discount_and_norm_rewards(), [-2 / 2**0.5, 1 / 2**0.5, 1 / 2**0.5], atol=1e-6)
+    play_path(agent, [8.0])  # normalised is the batch, not each path
+    returns = np.array([3.0, 4.0, 4.0, 8.0])
+    np.testing.assert_allclose(
+        agent._discount_and_norm_rewards(), (returns - 4.75) / np.sqrt(np.mean((returns - 4.75) ** 2)), atol=1e-6
+    )
 
 
 def test_equal_returns_do_not_divide_by_zero():
@@ -62,11 +75,27 @@ def test_loss_is_equation_5_2_over_a_batch_of_paths(gamma_t, entropy):
     H = -np.sum(pi * np.log(pi))
     pi = pi[np.arange(4), actions]
     weight = np.array([3.0, 4.0, 4.0, 8.0]) * ([1, 0.5, 0.25, 1] if gamma_t else 1)
-    losses = []
-    step = agent._update
-    agent._update = lambda *arguments: losses.append(step(*arguments)) or losses[-1]
+    seen = spy(agent)
     agent.learn()
-    assert losses[0][0].numpy() == pytest.approx(-(np.sum(np.log(pi) * weight) + entropy * H) / 2, rel=1e-4)
+    assert seen[0][1][0].numpy() == pytest.approx(-(np.sum(np.log(pi) * weight) + entropy * H) / 2, rel=1e-4)
+
+
+def test_loss_is_equation_5_3_and_the_baseline_is_fitted_after_it():
+    """A path that ended and one that was cut; b(s) is what it was before its own step."""
+    agent = make(gamma=0.5, baseline="value", c_update_epochs=1)
+    first = play_path(agent, [1.0, 2.0, 4.0])
+    agent.finish_path()
+    second = play_path(agent, [8.0, 16.0], seed=1)
+    agent.finish_path(second[2], False)
+    states, actions = np.concatenate([first[:3], second[:2]]), np.array(agent.action_buffer)
+    value = agent.critic(np.concatenate([states, second[2:]])).numpy()[:, 0].astype(float)
+    returns = np.array([3, 4, 4, 16 + value[-1] / 4, 16 + value[-1] / 2])
+    log_pi = np.log(probabilities(agent, states)[np.arange(5), actions])
+    seen, advantage = spy(agent), returns - value[:-1]
+    np.testing.assert_allclose(agent.learn(), advantage, rtol=1e-4)
+    actor_loss, critic_loss = seen[0][1]
+    assert actor_loss.numpy() == pytest.approx(-np.sum(log_pi * advantage) / 2, rel=1e-4)
+    assert critic_loss.numpy() == pytest.approx(np.mean(advantage**2), rel=1e-4)
 
 
 def test_the_entropy_term_has_its_gradient():
@@ -104,6 +133,29 @@ def test_baseline_is_unbiased_as_equation_5_4_says():
     plain, based = gradient(rewards), gradient(rewards - 5.5)
     assert plain.mean() == pytest.approx(based.mean(), abs=4 * 5.5 * error)
     assert based.var() < plain.var() / 5
+
+
+@pytest.mark.parametrize("baseline, expected", [("none", 0.25), ("value", 0.25), ("normalise", -0.1871)])
+def test_the_mean_gradient_of_a_bandit(baseline, expected):
+    """All 81 batches of 4, each with its probability: V(s) leaves the mean alone, normalising turns it round here.
+
+    One arm pays 1, the other 10 with probability 1/5 and else nothing; the policy takes both alike.
+    """
+    agent, found = make(baseline=baseline), []
+    agent.critic.all_weights[-1].assign([1.5])  # b(s), as the state is 0
+    agent.actor_opt = SimpleNamespace(apply=lambda gradients: found.append(-gradients[-1].numpy()[1]))
+    chances = []
+    for batch in itertools.product([(0, 1.0, 0.5), (1, 0.0, 0.4), (1, 10.0, 0.1)], repeat=4):
+        for action, reward, _ in batch:
+            agent.store_transition(np.zeros(3), action, reward)
+            agent.finish_path()
+        weight = agent._discount_and_norm_rewards().astype(np.float32)
+        agent.train_actor(np.zeros((4, 3), np.float32), np.array(agent.action_buffer), weight, np.ones(4), 4.0)
+        for buffer in (agent.state_buffer, agent.action_buffer, agent.return_buffer, agent.time_buffer):
+            buffer.clear()
+        chances.append(np.prod([chance for _, _, chance in batch]))
+    assert sum(chances) == pytest.approx(1)
+    assert np.dot(chances, found) == pytest.approx(expected, abs=1e-4)
 
 
 def test_value_baseline_is_subtracted_and_fitted():
@@ -148,6 +200,24 @@ def test_learning_rates_fall_linearly_until_the_last_step(end_lr):
     np.testing.assert_allclose(rates, [(0.4 * x, 0.8 * x) for x in np.interp(range(6), [0, 4], [1, end_lr])], rtol=1e-6)
 
 
+def test_a_setting_that_is_changed_takes_effect():
+    agents = [make(seed=1), make(seed=1)]
+    for i, entropy in enumerate([0.0, 3.0]):
+        losses = []
+        for agent in agents:
+            seen = spy(agent)
+            play_path(agent, [1.0, 2.0, 4.0], seed=i)
+            agent.learn()
+            losses.append(float(seen[0][1][0]))
+        assert (losses[0] == losses[1]) == (entropy == 0)
+        agents[0].entropy = 3.0
+
+
+def test_learning_from_nothing_is_refused():
+    with pytest.raises(RuntimeError, match="store_transition"):
+        make().learn()
+
+
 def test_unknown_baseline_is_refused():
     with pytest.raises(ValueError, match="mean"):
         make(baseline="mean")
@@ -187,6 +257,20 @@ def test_the_books_own_loop_runs():
                 break
         agent.learn()
     assert (agent.policy(state) != before).any()
+
+
+def test_the_main_loop_tells_an_end_from_a_time_limit(tmp_path, ends):
+    settings = dict(batch_size=2, gamma=0.5, reward_scale=1.0, baseline="value")
+    config = Config(train=True, out=tmp_path, steps=None, episodes=4, **settings)
+    agent = PolicyGradient(2, 2, **command.keywords(config, PolicyGradient))
+    seen = spy(agent)
+    value_where_cut = float(agent.value([1, 5])[0])
+    train(config, agent, ends)
+    (states, _, _, returns, mask, paths, _), _ = seen[0]
+    np.testing.assert_array_equal(states[:8], [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2], [1, 3], [1, 4]])
+    cut = np.array([57 / 16, 41 / 8, 25 / 4, 6.5, 5]) + value_where_cut / np.array([32, 16, 8, 4, 2])
+    np.testing.assert_allclose(returns[:8], [2.75, 3.5, 3, *cut], rtol=1e-5)
+    assert abs(value_where_cut) > 0.1 and (mask.sum(), paths, len(seen)) == (8, 2, 2)
 
 
 def run_training(tmp_path, resume=False, **settings):

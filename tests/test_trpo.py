@@ -7,7 +7,7 @@ import tensorflow as tf
 from scipy import stats
 
 from common import environments
-from common.command import keywords
+from common.command import UserError, keywords
 from trpo.agent import TRPO, GAE_Buffer
 from trpo.main import PRESETS, Config, train
 
@@ -15,7 +15,11 @@ BOUND = np.array([2.0, 3.0], np.float32)
 
 
 def make(**settings):
-    return TRPO(3, 2, BOUND, **{"hidden": (4,), "batch_size": 64, "damping": 0.0, **settings})
+    """A small agent with a log-std of its own for each dimension."""
+    agent = TRPO(3, 2, BOUND, **{"hidden": (4,), "batch_size": 64, "damping": 0.0, **settings})
+    agent.log_std.assign([0.3, -0.4])
+    agent._refresh()
+    return agent
 
 
 def batch(agent, n=64, seed=0):
@@ -25,6 +29,20 @@ def batch(agent, n=64, seed=0):
     actions, _, logp, mean, log_std = zip(*(agent.get_action(s) for s in states), strict=True)
     adv = rng.standard_normal(n).astype(np.float32)
     return states, np.array(actions), adv, *(np.array(x, np.float32) for x in (logp, mean)), np.tile(log_std[0], (n, 1))
+
+
+def fill_buffer(agent, seed=0):
+    """Made-up steps until the buffer is full, in paths of 16 steps; returns what `get` will give, as copies."""
+    rng = np.random.default_rng(seed)
+    while not agent.buf.is_full():
+        state = rng.standard_normal(3).astype(np.float32)
+        action, *rest = agent.get_action(state)
+        agent.buf.store(state, action, rng.standard_normal(), *rest)
+        if agent.buf.ptr % 16 == 0:
+            agent.finish_path(False, state)
+    data = [x.copy() for x in agent.buf.get()]  # `get` only reads: `update` sees the same
+    agent.buf.ptr = agent.buf.path_start_idx = agent.buf.max_size
+    return data
 
 
 def explicit_hessian(agent, states, mean, log_std):
@@ -78,8 +96,9 @@ def test_paths_do_not_leak_into_each_other():
         buf.finish_path(0)
     np.testing.assert_allclose(buf.ret_buf, [1.9, 1, 3.8, 2], rtol=1e-6)
     assert buf.is_full()
-    with pytest.raises(IndexError):
+    with pytest.raises(RuntimeError, match="full with 4 steps: call finish_path and update first"):
         buf.store([0], [0], 0, 0, 0, [0], [0])
+    assert buf.is_full()
 
 
 def test_get_normalises_advantages_and_keeps_all_dimensions():
@@ -93,6 +112,38 @@ def test_get_normalises_advantages_and_keeps_all_dimensions():
     np.testing.assert_array_equal(mean[4], [4, 8])
     np.testing.assert_array_equal(log_std[0], [3, 4])
     assert states.shape == (5, 3) and actions.shape == (5, 2) and logp.shape == (5,)
+
+
+def test_rewards_are_scaled_in_both_estimates():
+    buf = GAE_Buffer(1, 1, 2, gamma=0.9, lam=0.8, reward_scale=0.5)
+    buf.store([0], [0], 4.0, 0.3, 0, [0], [0])
+    buf.store([0], [0], -2.0, 0.1, 0, [0], [0])
+    buf.finish_path(0.7)
+    deltas = [2 + 0.9 * 0.1 - 0.3, -1 + 0.9 * 0.7 - 0.1]
+    np.testing.assert_allclose(buf.adv_buf, [deltas[0] + 0.72 * deltas[1], deltas[1]], rtol=1e-5)
+    np.testing.assert_allclose(buf.ret_buf, [2 + 0.9 * (-1 + 0.9 * 0.7), -1 + 0.9 * 0.7], rtol=1e-5)
+
+
+def test_equal_advantages_are_normalised_to_0():
+    """The listing divides by their deviation, 0."""
+    buf = GAE_Buffer(1, 1, 2)
+    for _ in range(2):
+        buf.store([0], [0], 1.0, 0, 0, [0], [0])
+        buf.finish_path(0)
+    np.testing.assert_array_equal(buf.get()[2], 0)
+
+
+@pytest.mark.parametrize("steps, message", [(10, "10 of 64 steps"), (64, "not closed: call finish_path first")])
+def test_update_before_the_batch_is_whole_is_refused(steps, message):
+    agent = make()
+    before = agent.get_pi_params().numpy()
+    for i in range(steps):
+        action, *rest = agent.get_action(np.full(3, i))
+        agent.buf.store(np.full(3, i), action, 1.0, *rest)
+    with pytest.raises(RuntimeError, match=message):
+        agent.update()
+    assert agent.buf.ptr == steps
+    np.testing.assert_array_equal(agent.get_pi_params(), before)
 
 
 # the step
@@ -119,7 +170,7 @@ def test_kl_is_old_against_new():
     """The listing has KL(new || old)."""
     agent = make()
     states, *_, mean, log_std = batch(agent)
-    agent.log_std.assign([0.5, -0.7])
+    agent.log_std.assign([0.9, -1.3])
     std, old_std = np.exp(agent.log_std.numpy()), np.exp(log_std)
     old_new = (np.log(std / old_std) + (old_std**2 + (mean - agent.actor(states)) ** 2) / (2 * std**2) - 0.5).numpy()
     new_old = np.mean(np.sum(np.log(old_std / std) + std**2 / (2 * old_std**2) - 0.5, 1))
@@ -151,15 +202,96 @@ def test_full_step_is_the_best_on_the_quadratic_model_5_29_5_30():
     states, actions, adv, logp, mean, log_std = batch(agent)
     g = -agent.gradient(states, actions, adv, logp)[0].numpy()
     H = explicit_hessian(agent, states, mean, log_std) + 0.1 * np.eye(len(g))
-    x = agent.cg(lambda v: agent.hvp(states, mean, log_std, v), tf.constant(g)).numpy()
-    step = np.sqrt(2 * agent.delta / (x @ H @ x)) * x
+    step = agent.natural_step(tf.constant(g), agent.delta, states, mean, log_std).numpy()
     assert step @ H @ step / 2 == pytest.approx(agent.delta, rel=1e-2)
     rng = np.random.default_rng(1)
-    others = np.concatenate(
-        [rng.standard_normal((10000, len(g))), x / np.abs(x).max() + 0.3 * rng.standard_normal((10000, len(g)))]
-    )
+    near = step / np.abs(step).max() + 0.3 * rng.standard_normal((10000, len(g)))
+    others = np.concatenate([rng.standard_normal((10000, len(g))), near])
     others *= np.sqrt(2 * agent.delta / np.einsum("ni,ij,nj->n", others, H, others))[:, None]
     assert (others @ g).max() <= step @ g * 1.01
+
+
+def test_full_step_is_equation_5_30():
+    """sqrt(2 delta / g'H^-1 g) H^-1 g, with the explicit Hessian and SciPy's solution."""
+    agent = make(damping=0.1, cg_iters=50, delta=0.03)
+    states, actions, adv, logp, mean, log_std = batch(agent)
+    g = -agent.gradient(states, actions, adv, logp)[0].numpy()
+    H = explicit_hessian(agent, states, mean, log_std) + 0.1 * np.eye(len(g))
+    x = scipy.linalg.solve(H, g)
+    expected = np.sqrt(2 * 0.03 / (g @ x)) * x
+    step = agent.natural_step(tf.constant(g), agent.delta, states, mean, log_std).numpy()
+    assert np.linalg.norm(step - expected) < 0.02 * np.linalg.norm(expected)
+    plain = np.sqrt(2 * 0.03 / (g @ H @ g)) * g
+    assert np.linalg.norm(step - plain) > 0.2 * np.linalg.norm(expected)  # the plain gradient is another direction
+
+
+@pytest.mark.parametrize("accepted_at", [0, 2])
+def test_the_compiled_update_is_the_steps_that_the_methods_take(accepted_at):
+    """The natural step from the gradient, shortened by alpha^j, then the value fit on each minibatch in turn."""
+    settings = dict(damping=0.1, delta=0.01, backtrack_coeff=0.5, minibatch_size=16, c_update_epochs=2, lr_c=0.1)
+    agent, twin = make(seed=4, **settings), make(seed=4, **settings)
+    for each in (agent, twin):
+        each.critic_opt.epsilon = 1.0  # Adam's steps then grow with the gradients
+    states, actions, adv, returns, logp, mean, log_std = fill_buffer(agent)
+    fill_buffer(twin)
+    loss_gradient, loss = twin.gradient(states, actions, adv, logp)
+    step = twin.natural_step(-loss_gradient, 0.01, states, mean, log_std)
+    old = twin.get_pi_params()
+    if accepted_at:
+        twin.set_pi_params(old + step)
+        step *= np.sqrt(8 * 0.01 / float(twin.kl(states, mean, log_std)))  # KL about 8 delta, 2 delta, delta / 2
+        agent.natural_step = lambda *_: step
+    new = old + 0.5**accepted_at * step
+    loss_before, kl, loss_after, accepted = agent.update()
+    assert accepted and loss_before == pytest.approx(float(loss), abs=1e-5)
+    np.testing.assert_allclose(agent.get_pi_params(), new, rtol=1e-3, atol=1e-5)
+    twin.set_pi_params(new)
+    assert kl == pytest.approx(float(twin.kl(states, mean, log_std)), rel=1e-2)
+    assert loss_after == pytest.approx(float(twin.pi_loss(states, actions, adv, logp)), rel=1e-2)
+    batches = twin._minibatches()
+    assert batches.shape == (2 * 4, 16)
+    for k in batches:
+        twin.train_vf(states[k], returns[k])
+    for a, b in zip(agent.critic.trainable_weights, twin.critic.trainable_weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(agent.policy(states), agent.actor(states), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(agent.value(states), agent.critic(states), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(agent.log_std_now, agent.log_std)
+
+
+def test_each_epoch_takes_every_step_once():
+    agent = make(minibatch_size=16, c_update_epochs=3)
+    epochs = agent._minibatches().reshape(3, 64)
+    assert all(sorted(epoch) == list(range(64)) for epoch in epochs) and (epochs[0] != epochs[1]).any()
+
+
+def test_delta_and_learning_rate_fall_linearly():
+    agent = make(delta=1e-3, lr_c=4e-3, end_lr=0.5, total_steps=256)
+    agent.natural_step = lambda g, delta, *_: delta
+    agent.line_search = lambda step, delta, *_: (step, delta, True)  # `update` returns both
+    seen = []
+    for _ in range(6):
+        fill_buffer(agent)
+        _, step_delta, search_delta, _ = agent.update()
+        seen.append((step_delta, search_delta, float(agent.critic_opt.learning_rate)))
+    parts = [1, 0.875, 0.75, 0.625, 0.5, 0.5]  # 64 steps an update, and no less once the steps are over
+    np.testing.assert_allclose(seen, [(1e-3 * part, 1e-3 * part, 4e-3 * part) for part in parts], rtol=1e-5)
+
+
+def test_settings_count_after_the_first_update_too():
+    """In a notebook one changes delta between two updates."""
+    agent = make()
+    fill_buffer(agent)
+    assert 1e-3 < agent.update()[1] <= 0.02
+    agent.delta, agent.lr_c = 1e-5, 0.0
+    fill_buffer(agent)
+    critic = agent.critic.all_weights[0].numpy()
+    assert 0 < agent.update()[1] <= 1e-5
+    np.testing.assert_array_equal(agent.critic.all_weights[0], critic)
+    agent.gamma, agent.gae_lambda, agent.reward_scale = 0.5, 0.25, 3.0
+    data = fill_buffer(agent)
+    assert data[3][-1] == pytest.approx(3 * agent.buf.rew_buf[-1] + 0.5 * agent.value(data[0][-1])[0], rel=1e-4)
+    assert (agent.buf.gamma, agent.buf.lam) == (0.5, 0.25)
 
 
 def test_line_search_rejects_an_uphill_step_and_restores_the_policy():
@@ -167,16 +299,25 @@ def test_line_search_rejects_an_uphill_step_and_restores_the_policy():
     data = batch(agent)
     g, loss = agent.gradient(*data[:4])
     before = agent.get_pi_params().numpy()
-    _, loss_after, accepted = agent.line_search(0.01 * g, loss, *data)
+    _, loss_after, accepted = agent.line_search(0.01 * g, agent.delta, loss, *data)
     assert not accepted and loss_after == loss
     np.testing.assert_array_equal(agent.get_pi_params(), before)
+
+
+def test_line_search_rejects_a_step_that_gains_nothing():
+    """The listing takes it."""
+    agent = make()
+    data = batch(agent)
+    loss = agent.pi_loss(*data[:4])
+    kl, _, accepted = agent.line_search(tf.zeros_like(agent.get_pi_params()), agent.delta, loss, *data)
+    assert not accepted and kl == 0
 
 
 def test_line_search_shortens_a_step_that_breaks_the_constraint():
     agent = make(delta=0.01, backtrack_iters=60)
     data = batch(agent)
     g, loss = agent.gradient(*data[:4])
-    kl, loss_after, accepted = agent.line_search(-10.0 * g, loss, *data)
+    kl, loss_after, accepted = agent.line_search(-10.0 * g, agent.delta, loss, *data)
     assert accepted and 0 < kl <= 0.01 and loss_after < loss
     assert agent.kl(data[0], *data[4:]).numpy() == pytest.approx(float(kl), rel=1e-4)
 
@@ -188,7 +329,7 @@ def test_line_search_tries_the_whole_step_and_then_k_shorter_ones(k):
     g, loss = agent.gradient(*data[:4])
     losses = iter([loss + 1] * k + [loss - 1])
     agent.pi_loss = lambda *_: next(losses)
-    *_, accepted = agent.line_search(-g, loss, *data)
+    *_, accepted = agent.line_search(-g, agent.delta, loss, *data)
     assert accepted
     np.testing.assert_allclose(agent.get_pi_params(), before - 0.5**k * g, rtol=1e-5)
 
@@ -221,13 +362,13 @@ def test_200_updates_keep_the_constraint_and_never_worsen_the_surrogate():
         while not agent.buf.is_full():
             action, *rest = agent.get_action(state)
             next_state, reward, terminated, truncated, _ = env.step(action)
-            agent.buf.store(state, action, 0.1 * reward, *rest)
+            agent.buf.store(state, action, reward, *rest)
             state = next_state
             if truncated:
                 agent.finish_path(terminated, state)
                 state, _ = env.reset()
         data = [x.copy() for x in agent.buf.get()]  # `get` only reads: `update` sees the same
-        agent.buf.ptr = agent.buf.max_size
+        agent.buf.ptr = agent.buf.path_start_idx = agent.buf.max_size
         loss_old, _, _, accepted = agent.update()
         states, actions, adv, _, logp, mean, log_std = data
         new_logp = stats.norm.logpdf(actions, agent.actor(states), np.exp(agent.log_std)).sum(1)
@@ -243,7 +384,7 @@ def test_a_time_limit_is_not_an_end(constant):
     """Reward 1 for ever is worth 1 / (1 - gamma) = 10; taken for an end, the limit would halve it."""
     values = {}
     for time_limit_ends in (False, True):
-        agent = TRPO(2, 2, None, batch_size=50, lr_c=1e-2, gamma=0.9, hidden=(8,))
+        agent = TRPO(2, 2, None, batch_size=50, lr_c=1e-2, gamma=0.9, reward_scale=1.0, hidden=(8,))
         for _ in range(250):
             state, _ = constant.reset()
             done = False
@@ -260,12 +401,73 @@ def test_a_time_limit_is_not_an_end(constant):
     assert values[True] < 8
 
 
-def run(tmp_path, env_id="Pendulum-v1", **settings):
+@pytest.mark.parametrize("batch_size", [3, 4])  # a batch is full at a true end; at a time limit; both also in between
+def test_the_loop_bootstraps_at_limits_and_full_batches_but_not_at_ends(monkeypatch, tmp_path, ends, batch_size):
+    """Each path's returns by their definition: the value of its last state, never of the state after a reset."""
+    agent, batches = TRPO(2, 2, None, batch_size=batch_size, gamma=0.9, reward_scale=0.5, hidden=(8,)), []
+
+    def value(state):
+        return np.array([100 + 10 * state[0] + state[1]])
+
+    monkeypatch.setattr(agent, "value", value)
+    monkeypatch.setattr(agent, "update", lambda: batches.append([x.copy() for x in agent.buf.get()]))
+    train(Config(env="Ends-v0", steps=16, out=tmp_path), agent, ends)
+    states, returns = (np.concatenate([batch[i] for batch in batches]) for i in (0, 3))
+    steps = [(e, t) for e in range(4) for t in range(1, 4 if e % 2 == 0 else 6)][: len(states)]
+    assert len(steps) == 16 // batch_size * batch_size
+    np.testing.assert_array_equal(states, [(e, t - 1) for e, t in steps])
+    expected, G = [], 0.0
+    for i, (e, t) in reversed(list(enumerate(steps, 1))):
+        if (e % 2, t) == (0, 3):  # a true end
+            G = 0.0
+        elif t == 5 or i % batch_size == 0:
+            G = value((e, t))[0]
+        G = 0.5 * t + 0.9 * G  # the reward is the step's number
+        expected.append(G)
+    np.testing.assert_allclose(returns, expected[::-1], rtol=1e-5)
+
+
+def test_the_books_own_loop_runs():
+    """The main loop of section 5.10.5, with today's signature of reset and step."""
+    env = environments.make("Pendulum-v1", 0).unwrapped
+    agent = TRPO(env.observation_space.shape[0], env.action_space.shape[0], env.action_space.high, batch_size=100)
+    before = agent.log_std.numpy().copy()
+    for _ in range(2):
+        state, _ = env.reset()
+        for _ in range(150):
+            action, value, logp, mean, log_std = agent.get_action(state)
+            next_state, reward, done, _, _ = env.step(action)
+            agent.buf.store(state, action, reward, value, logp, mean, log_std)
+            state = next_state
+            if agent.buf.is_full():
+                agent.finish_path(done, next_state)
+                agent.update()
+            if done:
+                break
+        agent.finish_path(done, next_state)
+    assert agent.buf.reward_scale == 0.1 and agent.buf.ptr == 0
+    assert (agent.log_std.numpy() != before).all()  # the listing neither trains nor saves it
+
+
+def run(tmp_path, env_id="Pendulum-v1", total_steps=None, **settings):
     config = Config(**{"env": env_id, "out": tmp_path, **PRESETS.get(env_id, {}), **settings})
     env = environments.make(env_id, config.seed)
-    agent = TRPO(*environments.dimensions(env), **keywords(config, TRPO))
+    agent = TRPO(*environments.dimensions(env), **keywords(config, TRPO), total_steps=total_steps)
     train(config, agent, env)
     return agent
+
+
+def test_a_mean_through_tanh_stays_within_the_bounds(tmp_path):
+    agent, linear = make(mean="tanh"), make()
+    for each in (agent, linear):
+        each.actor.all_weights[-1].assign([9.0, -9.0])
+        each._refresh()
+    np.testing.assert_allclose(agent.get_action(np.zeros(3), greedy=True)[0], BOUND * [1, -1], rtol=1e-4)
+    assert (np.abs(linear.get_action(np.zeros(3), greedy=True)[0]) > 8 * BOUND).all()
+    agent.save(tmp_path)
+    with pytest.raises(UserError):
+        linear.load(tmp_path)
+    assert TRPO(3, 2, None, mean="tanh", hidden=(4,)).actor.all_layers[-1].act is None  # logits have no bounds
 
 
 def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path):
@@ -290,6 +492,20 @@ def test_save_and_load_bring_back_the_log_std_too(tmp_path, hdf5):
     np.testing.assert_array_equal(other.get_action(np.ones(3), greedy=True)[0], action)
 
 
+def test_discrete_surrogate_and_divergence():
+    agent = TRPO(3, 4, None, hidden=(8,))
+    rng = np.random.default_rng(0)
+    states, adv = rng.standard_normal((32, 3)).astype(np.float32), rng.standard_normal(32).astype(np.float32)
+    actions, old_logits = rng.integers(4, size=32), rng.standard_normal((32, 4)).astype(np.float32)
+    logits = agent.actor(states).numpy()
+    new, old = (np.exp(z) / np.exp(z).sum(1, keepdims=True) for z in (logits, old_logits))
+    i = np.arange(32), actions
+    loss = agent.pi_loss(states, actions, adv, np.log(old[i]))
+    assert loss.numpy() == pytest.approx(-np.mean(new[i] / old[i] * adv), rel=1e-4)
+    kl = agent.kl(states, old_logits, np.zeros((32, 4), np.float32))
+    assert kl.numpy() == pytest.approx(np.mean(np.sum(old * np.log(old / new), 1)), rel=1e-4)
+
+
 def test_discrete_log_probability():
     agent = TRPO(3, 4, None, batch_size=8, hidden=(8,))
     state = np.ones(3, np.float32)
@@ -300,7 +516,7 @@ def test_discrete_log_probability():
 
 @pytest.mark.parametrize("env_id, steps, at_least", [("Pendulum-v1", 100_000, -250), ("CartPole-v1", 50_000, 400)])
 def test_learns(tmp_path, env_id, steps, at_least):
-    agent, env, rewards = run(tmp_path, env_id, steps=steps), environments.make(env_id, 999), []
+    agent, env, rewards = run(tmp_path, env_id, steps, steps=steps), environments.make(env_id, 999), []
     for _ in range(30):
         state, _ = env.reset()
         done = False

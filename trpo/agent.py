@@ -16,27 +16,43 @@ class GAE_Buffer:
 
     obs_dim, act_dim: lengths of a state and of the policy's output (mean or logits).  size: steps in a batch.
     gamma, lam: discount, and decay of the advantage estimate.  discrete: whether an action is one number.
+    reward_scale: rewards are multiplied by it in the estimates.
     """
 
-    def __init__(self, obs_dim, act_dim, size, gamma=0.99, lam=0.95, discrete=False):
+    def __init__(self, obs_dim, act_dim, size, gamma=0.99, lam=0.95, discrete=False, reward_scale=1.0):
         self.obs_buf = np.zeros((size, obs_dim), np.float32)
         self.act_buf = np.zeros(size, np.int32) if discrete else np.zeros((size, act_dim), np.float32)
-        self.adv_buf, self.rew_buf, self.ret_buf, self.val_buf, self.logp_buf = np.zeros((5, size), np.float32)
-        self.mean_buf, self.log_std_buf = np.zeros((2, size, act_dim), np.float32)
-        self.gamma, self.lam = gamma, lam
+        self.adv_buf = np.zeros(size, np.float32)
+        self.rew_buf = np.zeros(size, np.float32)
+        self.ret_buf = np.zeros(size, np.float32)
+        self.val_buf = np.zeros(size, np.float32)
+        self.logp_buf = np.zeros(size, np.float32)
+        self.mean_buf = np.zeros((size, act_dim), np.float32)
+        self.log_std_buf = np.zeros((size, act_dim), np.float32)
+        self.gamma, self.lam, self.reward_scale = gamma, lam, reward_scale
         self.ptr, self.path_start_idx, self.max_size = 0, 0, size
 
     def store(self, obs, act, rew, val, logp, mean, log_std):
-        """Remember one step. Raises IndexError when the buffer is full."""
-        i = self.ptr
-        self.obs_buf[i], self.act_buf[i], self.rew_buf[i], self.val_buf[i] = obs, act, rew, val
-        self.logp_buf[i], self.mean_buf[i], self.log_std_buf[i] = logp, mean, log_std
+        """Remember one step: the state and the reward of the environment, the rest as `TRPO.get_action` gives it.
+
+        obs: [obs_dim].  act: [act_dim], or an int if discrete.  rew, val, logp: numbers.  mean, log_std: [act_dim].
+        Raises RuntimeError when the buffer is full.
+        """
+        if self.is_full():
+            raise RuntimeError(f"the buffer is full with {self.max_size} steps: call finish_path and update first")
+        self.obs_buf[self.ptr] = obs
+        self.act_buf[self.ptr] = act
+        self.rew_buf[self.ptr] = rew
+        self.val_buf[self.ptr] = val
+        self.logp_buf[self.ptr] = logp
+        self.mean_buf[self.ptr] = mean
+        self.log_std_buf[self.ptr] = log_std
         self.ptr += 1
 
     def finish_path(self, last_val=0):
         """Close the path since the last call; last_val: value of the state after it, 0 if the task ended there."""
         path = slice(self.path_start_idx, self.ptr)
-        rews = np.append(self.rew_buf[path], last_val)
+        rews = np.append(self.reward_scale * self.rew_buf[path], last_val)
         vals = np.append(self.val_buf[path], last_val)
         deltas = rews[:-1] + self.gamma * vals[1:] - vals[:-1]
         self.adv_buf[path] = self._discount_cumsum(deltas, self.gamma * self.lam)  # A of Algorithm 5.22
@@ -52,7 +68,14 @@ class GAE_Buffer:
         return self.ptr == self.max_size
 
     def get(self):
-        """states, actions, normalised advantages, returns, log-probabilities, means, log-stds; empties the buffer."""
+        """states, actions, normalised advantages, returns, log-probabilities, means, log-stds; empties the buffer.
+
+        Raises RuntimeError before the buffer is full and its last path is closed.
+        """
+        if not self.is_full():
+            raise RuntimeError(f"the buffer holds {self.ptr} of {self.max_size} steps: store the others first")
+        if self.path_start_idx < self.ptr:
+            raise RuntimeError("the last path is not closed: call finish_path first")
         self.ptr, self.path_start_idx = 0, 0
         adv = (self.adv_buf - self.adv_buf.mean()) / (self.adv_buf.std() + 1e-8)
         return [self.obs_buf, self.act_buf, adv, self.ret_buf, self.logp_buf, self.mean_buf, self.log_std_buf]
@@ -70,6 +93,9 @@ class TRPO:
     cg_iters, damping: steps of the conjugate gradient, and what is added to the diagonal of H.
     backtrack_iters, backtrack_coeff: K and alpha of Algorithm 5.22.
     lr_c, c_update_epochs, minibatch_size: value fit of Eq. (5.34), by Adam.
+    end_lr, total_steps: delta and lr_c fall linearly to the part end_lr at total_steps, if that is given.
+    reward_scale: rewards are multiplied by it, so that values are of the order of 1.
+    mean: of the Gaussian policy, 'linear' or 'tanh', which keeps it within the actions' bounds.
     """
 
     def __init__(
@@ -87,21 +113,26 @@ class TRPO:
         backtrack_iters=10,
         backtrack_coeff=0.8,
         lr_c=1e-3,
+        end_lr=0.0,
+        total_steps=None,
         c_update_epochs=10,
         minibatch_size=64,
+        reward_scale=0.1,
+        mean="linear",
         hidden=(64, 64),
         seed=0,
     ):
         self.action_bound, self.discrete = action_bound, action_bound is None
-        self.gamma, self.gae_lambda = gamma, gae_lambda
+        self.gamma, self.gae_lambda, self.reward_scale = gamma, gae_lambda, reward_scale
         self.delta, self.cg_iters, self.damping = delta, cg_iters, damping
         self.backtrack_iters, self.backtrack_coeff = backtrack_iters, backtrack_coeff
         self.c_update_epochs, self.minibatch_size = c_update_epochs, minibatch_size
-        self.rng = np.random.default_rng(seed)
+        self.lr_c, self.end_lr, self.total_steps, self.steps = lr_c, end_lr, total_steps, 0
+        self.rng = np.random.default_rng([seed, 1])  # of [seed] the environment draws
 
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
-        # state -> logits, or mean of a Gaussian; without the book's tanh, which learns slowly near the bounds
-        self.actor = self._network(state_dim, hidden, action_dim, gain=0.01, scale=action_bound)
+        act = None if self.discrete else {"linear": None, "tanh": tf.nn.tanh}[mean]  # of logits, or of the mean
+        self.actor = self._network(state_dim, hidden, action_dim, gain=0.01, act=act, scale=action_bound)
         self.log_std = tf.Variable(tf.zeros(0 if self.discrete else action_dim), name="log_std")
         self.actor_weights = [*self.actor.trainable_weights, *([] if self.discrete else [self.log_std])]
 
@@ -110,9 +141,9 @@ class TRPO:
 
         self.policy, self.value = MLP(self.actor), MLP(self.critic)
         self._refresh()
-        self.buf = GAE_Buffer(state_dim, action_dim, batch_size, gamma, gae_lambda, self.discrete)
+        self.buf = GAE_Buffer(state_dim, action_dim, batch_size, gamma, gae_lambda, self.discrete, reward_scale)
 
-    def _network(self, state_dim, hidden, units, gain, scale=None):
+    def _network(self, state_dim, hidden, units, gain, act=None, scale=None):
         """Dense layers from state_dim to `units`; orthogonal weights learn faster than the default."""
 
         def dense(layer, units, act, gain, name):
@@ -122,7 +153,8 @@ class TRPO:
         inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
         for i, width in enumerate(hidden, 1):
             layer = dense(layer, width, tf.nn.tanh, 2**0.5, f"hidden_{i}")
-        layer = dense(layer, units, None, gain, "output")
+        name = "output" if act is None else "output_tanh"  # weights of the one don't load as the other's
+        layer = dense(layer, units, act, gain, name)
         if scale is not None:
             layer = tl.layers.Lambda(lambda x: x * scale, name="scale")(layer)
         model = tl.models.Model(inputs, layer)
@@ -140,12 +172,16 @@ class TRPO:
         return self.distribution(self.actor(state), self.log_std)
 
     def pi_loss(self, states, actions, adv, old_log_prob):
-        """Minus the surrogate of Eq. (5.26): states [batch, state_dim], adv and old_log_prob [batch]."""
-        ratio = tf.exp(self.pi(states).log_prob(actions) - old_log_prob)
-        return -tf.reduce_mean(ratio * adv)
+        """Minus the surrogate of Eq. (5.26), without its gamma^t as in Eq. (5.31).
+
+        states: float32 [batch, state_dim].  actions: [batch, action_dim], or int [batch] if discrete.
+        adv, old_log_prob: float32 [batch].
+        """
+        ratio = tf.exp(self.pi(states).log_prob(actions) - old_log_prob)  # pi'(A|S) / pi(A|S) of Eq. (5.24)
+        return -tf.reduce_mean(ratio * adv)  # Eq. (5.26)
 
     def gradient(self, states, actions, adv, old_log_prob):
-        """(-g, loss): the flat gradient of `pi_loss`; g is Eq. (5.27), (5.28), estimated as in Eq. (5.31)."""
+        """The gradient of `pi_loss` as a vector, which is -g of Eq. (5.27), (5.28) and (5.31), and the loss itself."""
         with tf.GradientTape() as tape:
             loss = self.pi_loss(states, actions, adv, old_log_prob)
         return self._flat_concat(tape.gradient(loss, self.actor_weights)), loss
@@ -153,13 +189,14 @@ class TRPO:
     def train_vf(self, states, rewards_to_go):
         """One gradient step on Eq. (5.34): the values of states [batch, state_dim] towards rewards_to_go [batch]."""
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(tf.square(rewards_to_go - self.critic(states)[:, 0]))
+            loss = tf.reduce_mean(tf.square(rewards_to_go - self.critic(states)[:, 0]))  # Eq. (5.34)
         self.critic_opt.apply(tape.gradient(loss, self.critic.trainable_weights))
         return loss
 
     def kl(self, states, old_mean, old_log_std):
-        """Mean KL(pi_old || pi) over states, the constraint of Eq. (5.26)."""
-        return tf.reduce_mean(self.distribution(old_mean, old_log_std).kl_divergence(self.pi(states)))
+        """Mean KL(pi_old || pi) over states [batch, state_dim]; old_mean, old_log_std: [batch, action_dim]."""
+        old_pi = self.distribution(old_mean, old_log_std)
+        return tf.reduce_mean(old_pi.kl_divergence(self.pi(states)))  # the constraint of Eq. (5.26)
 
     def _flat_concat(self, xs):
         """One vector of all tensors in xs."""
@@ -191,27 +228,41 @@ class TRPO:
         return x
 
     def hvp(self, states, old_mean, old_log_std, x):
-        """(H + damping) x, H the Hessian of the mean KL in the policy's parameters, without forming H."""
+        """(H + damping) x, H the Hessian of the mean KL in the policy's n parameters, without forming H.
+
+        states, old_mean, old_log_std: as `kl` takes them.  x: float32 [n].  Returns float32 [n].
+        """
         with tf.GradientTape() as outer:
             with tf.GradientTape() as inner:
                 kl = self.kl(states, old_mean, old_log_std)
-            g = self._flat_concat(inner.gradient(kl, self.actor_weights))
-            g_dot_x = tf.reduce_sum(g * x)
-        return self._flat_concat(outer.gradient(g_dot_x, self.actor_weights)) + self.damping * x
+            kl_gradient = self._flat_concat(inner.gradient(kl, self.actor_weights))
+            along_x = tf.reduce_sum(kl_gradient * x)
+        return self._flat_concat(outer.gradient(along_x, self.actor_weights)) + self.damping * x
+
+    def natural_step(self, g, delta, states, old_mean, old_log_std):
+        """The whole step theta' - theta, float32 [n]: the longest within Eq. (5.29) along the natural gradient.
+
+        g: float32 [n], the direction in which the surrogate rises.  delta: a number.  The others as `kl` takes them.
+        """
+        x = self.cg(lambda v: self.hvp(states, old_mean, old_log_std, v), g)  # H^-1 g, Eq. (5.32)
+        x_H_x = tf.tensordot(x, self.hvp(states, old_mean, old_log_std, x), 1)
+        return tf.sqrt(2 * delta / (x_H_x + 1e-10)) * x  # Eq. (5.30)
 
     @converted
-    def line_search(self, full_step, loss_old, states, actions, adv, old_log_prob, old_mean, old_log_std):
+    def line_search(self, full_step, delta, loss_old, states, actions, adv, old_log_prob, old_mean, old_log_std):
         """Algorithm 5.22, Eq. (5.33): the longest step that lowers the loss and keeps KL <= delta, or none at all.
 
+        full_step: float32 [n].  delta: a number.  loss_old: the loss before the step.  The others as `pi_loss` and
+        `kl` take them.
         Returns (KL, loss, whether a step was taken).
         """
         old_params = self.get_pi_params()
         kl, loss, accepted, size = 0.0, loss_old, False, 1.0
         for _ in tf.range(self.backtrack_iters + 1):  # j = 0 to K
-            self.set_pi_params(old_params + size * full_step)
+            self.set_pi_params(old_params + size * full_step)  # size = alpha^j
             kl = self.kl(states, old_mean, old_log_std)
             loss = self.pi_loss(states, actions, adv, old_log_prob)
-            accepted = kl <= self.delta and loss < loss_old
+            accepted = kl <= delta and loss < loss_old
             if accepted:
                 break
             size *= self.backtrack_coeff
@@ -221,13 +272,18 @@ class TRPO:
         return kl, loss, accepted
 
     @compiled
-    def _update(self, states, actions, adv, returns, old_log_prob, old_mean, old_log_std, critic_batches):
-        """One step of the policy, then the value fit; critic_batches: int32 [steps, minibatch_size]."""
-        g, loss_old = self.gradient(states, actions, adv, old_log_prob)
-        x = self.cg(lambda v: self.hvp(states, old_mean, old_log_std, v), -g)  # Eq. (5.32)
-        curvature = tf.tensordot(x, self.hvp(states, old_mean, old_log_std, x), 1)
-        full_step = tf.sqrt(2 * self.delta / (curvature + 1e-10)) * x  # Eq. (5.30), the solution of Eq. (5.29)
-        search = self.line_search(full_step, loss_old, states, actions, adv, old_log_prob, old_mean, old_log_std)
+    def _update(self, states, actions, adv, returns, old_log_prob, old_mean, old_log_std, critic_batches, progress):
+        """One step of the policy, then the value fit.
+
+        critic_batches: int32 [steps, minibatch_size].  progress: the part of the training that is over.
+        """
+        left = 1 - (1 - self.end_lr) * progress
+        delta = self.delta * left
+        self.critic_opt.learning_rate.assign(self.lr_c * left)
+        loss_gradient, loss_old = self.gradient(states, actions, adv, old_log_prob)
+        full_step = self.natural_step(-loss_gradient, delta, states, old_mean, old_log_std)
+        old = states, actions, adv, old_log_prob, old_mean, old_log_std
+        search = self.line_search(full_step, delta, loss_old, *old)
         critic_loss = 0.0
         for i in tf.range(len(critic_batches)):
             k = critic_batches[i]
@@ -237,13 +293,16 @@ class TRPO:
     def update(self):
         """One round of Algorithm 5.22 on the full buffer; returns (loss before, KL, loss after, accepted).
 
-        Raises FloatingPointError if a loss is no longer a number.
+        Raises RuntimeError before the buffer is full and its last path is closed, FloatingPointError if a loss is no
+        longer a number.
         """
         states, actions, adv, returns, logp, mean, log_std = self.buf.get()
-        results = self._update(states, actions, adv, returns, logp, mean, log_std, self._minibatches())
+        progress = np.float32(min(self.steps / self.total_steps, 1) if self.total_steps else 0)
+        results = self._update(states, actions, adv, returns, logp, mean, log_std, self._minibatches(), progress)
         loss_old, kl, loss, accepted, critic_loss = (float(result) for result in results)
         if not np.isfinite(loss_old + critic_loss):
             raise FloatingPointError(f"the loss is {loss_old + critic_loss}")
+        self.steps += self.buf.max_size
         self._refresh()
         return loss_old, kl, loss, bool(accepted)
 
@@ -276,6 +335,7 @@ class TRPO:
 
     def finish_path(self, done, next_state):
         """Close the path; done: whether the task ended there. If not, V(next_state) stands for the rewards to come."""
+        self.buf.gamma, self.buf.lam, self.buf.reward_scale = self.gamma, self.gae_lambda, self.reward_scale
         self.buf.finish_path(0.0 if done else self.value(next_state)[0])
 
     def save(self, path="model/trpo", hdf5=False):

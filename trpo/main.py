@@ -7,6 +7,7 @@ python trpo/main.py --test           play with them
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, nothing to install
 
@@ -29,7 +30,7 @@ class Config(command.Options):
     gae_lambda: Fraction = 0.95
     """Decay of the advantage estimate; 1 is the sum of all rewards to come."""
     delta: Positive = 0.02
-    """Largest mean KL divergence between the policies before and after an update, Eq. (5.26)."""
+    """Largest mean KL divergence between the policies before and after an update, Eq. (5.26), at the start."""
     cg_iters: Count = 10
     """Steps of the conjugate gradient, Eq. (5.32)."""
     damping: NotNegative = 0.1
@@ -40,12 +41,16 @@ class Config(command.Options):
     """alpha of Algorithm 5.22."""
     lr_c: Positive = 1e-3
     """Learning rate of the critic."""
+    end_lr: Fraction = 0.0
+    """The part of delta and of the learning rate that is left at the end of --steps, if given; they fall linearly."""
     c_update_epochs: Count = 10
     """Passes over the batch to fit the critic."""
     minibatch_size: Count = 64
     """Steps that each gradient of the critic uses."""
     reward_scale: Positive = 0.1
     """Rewards are multiplied by it for learning, so that values are of the order of 1."""
+    mean: Literal["linear", "tanh"] = "linear"
+    """Of the Gaussian policy; tanh, the book's, keeps it within the actions' bounds."""
     hidden: tuple[Count, ...] = (64, 64)
     """Units of the hidden layers of both networks."""
 
@@ -64,7 +69,7 @@ def train(config, agent, env):
             while not done:
                 action, *rest = agent.get_action(state)
                 next_state, reward, terminated, truncated, _ = env.step(action)
-                agent.buf.store(state, action, reward * config.reward_scale, *rest)
+                agent.buf.store(state, action, reward, *rest)
                 state = next_state
                 episode_reward += reward
                 length += 1
@@ -87,9 +92,9 @@ def test(config, agent):
 def main():
     config = command.parse(Config, PRESETS)
     env = environments.make(config.env, config.seed, "human" if config.render else None)
-    with quiet():  # TensorFlow loads only now: --help and a wrong flag are answered at once
+    with quiet("Loading TensorFlow ..."):  # only now: --help and a wrong flag are answered at once
         from trpo.agent import TRPO
-    agent = TRPO(*environments.dimensions(env), **command.keywords(config, TRPO))
+    agent = TRPO(*environments.dimensions(env), **command.keywords(config, TRPO), total_steps=config.steps)
     if config.train:
         train(config, agent, env)
     if config.test:
