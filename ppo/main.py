@@ -27,13 +27,13 @@ class Config(command.Options):
     """clip: Algorithm 5.24, penalty: Algorithm 5.23."""
     batch_size: Count = 2048
     """Steps between two updates."""
-    gamma: Fraction = 0.95
+    gamma: Fraction = 0.97
     """Discount of rewards."""
     gae_lambda: Fraction = 0.95
     """Decay of the advantage estimate; 1 is the book's sum of all rewards to come."""
-    lr_a: Positive = 5e-4
+    lr_a: Positive = 1e-3
     """Learning rate of the actor."""
-    lr_c: Positive = 1e-3
+    lr_c: Positive = 2e-3
     """Learning rate of the critic."""
     end_lr: Fraction = 0.0
     """The part of both learning rates that is left at the end of --steps, if given; they fall linearly."""
