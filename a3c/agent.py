@@ -259,9 +259,11 @@ class ACNet:
         """An action for the state s [state_dim]: float32 [action_dim], or an int if actions are discrete.
 
         greedy: the most likely one. A sampled action may lie outside the bounds: it is the environment's
-        part to clip it, so that what is stored is what was sampled.
+        part to clip it, so that what is stored is what was sampled. Raises FloatingPointError if it is no number.
         """
         output = self.policy(self.normaliser(s))
+        if not np.isfinite(output).all():  # finite weights of 1e38 can do that, and the walker would stop on it
+            raise FloatingPointError(f"the policy of {self.scope} is not finite")
         if self.discrete:
             return int(np.argmax(output) if greedy else sample(output, self.rng))
         if greedy:

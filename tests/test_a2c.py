@@ -243,6 +243,21 @@ def test_a_worker_hands_over_what_it_saw_across_true_ends_and_time_limits():
     assert episodes == [(6.0, 3)] * 2 + [(15.0, 5)] * 2 + [(6.0, 3)] * 2  # the environment's own rewards
 
 
+class EndsAtTheLimit(Ends):
+    """Every true end falls on the step that is also the last one of the time limit."""
+
+    def step(self, action):
+        state, reward, terminated, truncated, info = super().step(action)
+        return state, reward, terminated, truncated or terminated, info
+
+
+def test_an_end_at_the_time_limit_is_an_end():
+    agent = make(2, None, state_dim=2, gamma=0.9, reward_scale=0.1)
+    _, _, rewards, done, _ = Worker([EndsAtTheLimit(gym.spaces.Discrete(2))]).collect(agent, 3)
+    np.testing.assert_allclose(rewards[:, 0], [0.1, 0.2, 0.3], rtol=1e-6)
+    np.testing.assert_array_equal(done[:, 0], [0, 0, 1])
+
+
 def test_train_hands_the_agent_all_that_the_workers_collect(tmp_path, monkeypatch):
     """Segments follow one another without a gap, in every environment, and every episode is logged."""
     batches, own = [], A2C.update

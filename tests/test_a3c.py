@@ -334,6 +334,23 @@ def test_a_worker_hands_over_what_it_saw_across_true_ends_and_time_limits(monkey
         np.testing.assert_allclose(part[2], expected[::-1], rtol=1e-4)
 
 
+class EndsAtTheLimit(Ends):
+    """Every true end falls on the step that is also the last one of the time limit."""
+
+    def step(self, action):
+        state, reward, terminated, truncated, info = super().step(action)
+        return state, reward, terminated, truncated or terminated, info
+
+
+def test_an_end_at_the_time_limit_is_an_end(monkeypatch):
+    monkeypatch.setattr(environments, "make", lambda *_: EndsAtTheLimit(gym.spaces.Discrete(2)))
+    own, segments = Worker("Worker_0", n_steps=3, reward_scale=0.1, gae_lambda=1.0, gamma=1.0, hidden=(8,)), []
+    coord = type("Once", (), {"should_stop": lambda self: bool(segments)})()
+    monkeypatch.setattr(own.AC, "update_global", lambda *arguments: segments.append(arguments))
+    own.work(net(2, None, 2), coord, lambda *episode: None)
+    np.testing.assert_allclose(segments[0][2], [0.6, 0.5, 0.3], rtol=1e-6)
+
+
 def test_targets_as_a_column_as_the_listing_makes_them():
     copies, results = [net(seed=1), net(seed=1)], []
     state, action, v_target = segment(copies[0])
@@ -509,6 +526,16 @@ def test_weights_that_are_no_number_stop_the_run():
         with pytest.raises(FloatingPointError, match="finite"):
             for _ in range(10):
                 agent.update_global(*segment(agent), agent)
+
+
+@pytest.mark.parametrize("actions", [(1, BOUND), (2, None)])
+def test_a_policy_that_is_no_number_names_its_worker(actions):
+    """Finite weights can make it so, and an environment need not notice: the walker's ends in an assertion."""
+    agent = net(*actions)
+    agent.theta[:] = 3e38
+    for greedy in (False, True):
+        with pytest.raises(FloatingPointError, match="the policy of Net is not finite"):
+            agent.get_action(np.ones(3), greedy)
 
 
 def test_a_copy_saves_the_weights_that_it_acts_with(tmp_path):
