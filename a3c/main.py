@@ -125,7 +125,7 @@ def test(config, agent):
 def main():
     config = command.parse(Config, PRESETS)
     env = environments.make(config.env, config.seed)
-    with quiet():  # TensorFlow loads only now: --help and a wrong flag are answered at once
+    with quiet("Loading TensorFlow ..."):  # only now: --help and a wrong flag are answered at once
         from a3c.agent import ACNet, Worker
     dimensions = dict(zip(("state_dim", "action_dim", "action_bound"), environments.dimensions(env), strict=True))
     settings = dimensions | command.keywords(config, ACNet) | dict(scope="Global_Net", total_steps=config.steps)

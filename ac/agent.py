@@ -216,8 +216,7 @@ class ActorCritic:
 
     def save(self, path="model/ac", hdf5=False):
         """Write actor and critic to the folder `path`."""
-        self.actor.save(path, hdf5)
-        self.critic.save(path, hdf5)
+        weights.save(path, hdf5, actor=[self.actor.model], critic=[self.critic.model])
 
     def load(self, path="model/ac"):
         """Read what `save` wrote. Raises UserError, before any weight has changed, if something is amiss."""
