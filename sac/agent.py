@@ -12,19 +12,19 @@ from common.compiling import compiled
 class ReplayBuffer:
     """A ring of the last `capacity` transitions, in one float32 array; position: transitions pushed so far."""
 
-    def __init__(self, capacity, seed=0):
+    def __init__(self, capacity):
         self.capacity, self.position = capacity, 0
-        self.rng = np.random.default_rng(seed)
+        self.rng = np.random.default_rng()  # an agent that gets the buffer puts its own here
 
     def allocate(self, state_dim, action_dim):
-        """Make room. Raises UserError if the buffer is larger than the machine's memory."""
-        self.sizes = (state_dim, action_dim, 1, state_dim, 1)  # state, action, reward, next_state, done
-        self.buffer = memory.zeros(self.capacity, sum(self.sizes))
+        """Make room if there is none yet. Raises UserError if the buffer is larger than the machine's memory."""
+        if not hasattr(self, "buffer"):
+            self.sizes = (state_dim, action_dim, 1, state_dim, 1)  # state, action, reward, next_state, done
+            self.buffer = memory.zeros(self.capacity, sum(self.sizes))
 
     def push(self, state, action, reward, next_state, done):
         """Remember one step; done: whether the task ended there (not a time limit)."""
-        if not hasattr(self, "buffer"):
-            self.allocate(len(state), len(action))
+        self.allocate(len(state), len(action))
         row, state_dim = self.buffer[self.position % self.capacity], self.sizes[0]
         row[:state_dim] = state
         row[state_dim : -state_dim - 2] = action
@@ -40,6 +40,8 @@ class ReplayBuffer:
 
     def sample_batches(self, steps, batch_size):
         """float32 [steps, batch_size, transition], the columns in the order of `sample`."""
+        if not self.position:
+            raise RuntimeError("the replay buffer is empty: push transitions first")
         return self.buffer[self.rng.integers(len(self), size=(steps, batch_size))]
 
     def __len__(self):
@@ -57,7 +59,7 @@ class SoftQNetwork(tl.models.Model):
 
     def __init__(self, num_inputs, num_actions, hidden_dim, init_w=1.0, rng=None):
         super().__init__()
-        rng = rng or np.random.default_rng(0)
+        rng = rng or np.random.default_rng()
         self.linear1 = dense(num_inputs + num_actions, hidden_dim, tf.nn.relu, 2**0.5, "q1", rng)
         self.linear2 = dense(hidden_dim, hidden_dim, tf.nn.relu, 2**0.5, "q2", rng)
         self.linear3 = dense(hidden_dim, 1, None, init_w, "q3", rng)
@@ -83,7 +85,7 @@ class PolicyNetwork(tl.models.Model):
         rng=None,
     ):
         super().__init__()
-        self.rng = rng or np.random.default_rng(0)
+        self.rng = rng or np.random.default_rng()
         self.linear1 = dense(num_inputs, hidden_dim, tf.nn.relu, 2**0.5, "policy1", self.rng)
         self.linear2 = dense(hidden_dim, hidden_dim, tf.nn.relu, 2**0.5, "policy2", self.rng)
         self.output_linear = dense(hidden_dim, 2 * num_actions, None, init_w, "policy_output", self.rng)
@@ -94,19 +96,20 @@ class PolicyNetwork(tl.models.Model):
         self.policy = MLP(self)
 
     def forward(self, state):
-        """[batch, 2 num_actions]: mean, then log-std."""
-        return self.output_linear(self.linear2(self.linear1(state)))
+        """mean, log_std: [batch, num_actions] each."""
+        state = tf.cast(state, tf.float32)  # the book hands over a list: policy_net([state])
+        mean, log_std = tf.split(self.output_linear(self.linear2(self.linear1(state))), 2, 1)
+        return mean, tf.clip_by_value(log_std, self.log_std_min, self.log_std_max)
 
     def evaluate(self, state, epsilon=1e-6, noise=None):
         """action, log_prob, z, mean, log_std at state [batch, num_inputs]; log_prob: [batch, 1], the others [batch, n].
 
-        action = f(s, z) of Eq. (6.27) with z standard normal: `noise` if given, or else drawn here.
-        epsilon is the book's guard against log(0) and has become idle: see `log_one_minus_tanh_squared`.
+        action = f(s, epsilon), Eq. (6.27). That epsilon, z in the listing, is standard normal: `noise`, or drawn here.
+        The argument epsilon is the listing's guard against log(0); `log_one_minus_tanh_squared` needs none.
         """
         if noise is None:
             noise = self.rng.standard_normal((len(state), self.num_actions), np.float32)
-        mean, log_std = tf.split(self(state), 2, 1)
-        log_std = tf.clip_by_value(log_std, self.log_std_min, self.log_std_max)
+        mean, log_std = self.forward(state)
         u = mean + tf.exp(log_std) * noise
         action = self.action_range * tf.tanh(u)  # Eq. (6.27)
         gaussian = -0.5 * tf.square(noise) - log_std - 0.5 * np.log(2 * np.pi)
@@ -138,7 +141,7 @@ class SAC:
     replay_buffer: a ReplayBuffer.  hidden_dim: units of each hidden layer.
     action_range: float32 [action_dim], the largest action.
     soft_q_lr, policy_lr, alpha_lr: learning rates (Adam).
-    alpha: weight of the entropy at the start; it stays there unless it is tuned.
+    alpha: weight of the entropy at the start, 1 if not given; it stays there unless `update` tunes it.
     """
 
     def __init__(
@@ -155,8 +158,11 @@ class SAC:
         alpha=None,
         seed=0,
     ):
+        if isinstance(action_range, ReplayBuffer):  # the book's main loop has the two in this order
+            replay_buffer, action_range = action_range, replay_buffer
         self.replay_buffer = replay_buffer
-        self.rng = np.random.default_rng(seed)
+        self.soft_q_lr, self.policy_lr, self.alpha_lr = soft_q_lr, policy_lr, alpha_lr
+        self.rng = np.random.default_rng([seed, 1])  # gym's environment draws from default_rng(seed)
         replay_buffer.allocate(state_dim, action_dim)
         replay_buffer.rng = self.rng
 
@@ -168,7 +174,9 @@ class SAC:
         for net, target_net in self.pairs:
             self.target_ini(net, target_net)
             target_net.eval()
-        self.log_alpha = tf.Variable(np.log(1.0 if alpha is None else alpha), dtype=tf.float32, name="log_alpha")
+        self.log_alpha = tf.Variable(0.0, name="log_alpha")
+        if alpha is not None:
+            self.alpha = alpha
 
         self.soft_q_optimizer1, self.soft_q_optimizer2 = tf.optimizers.Adam(soft_q_lr), tf.optimizers.Adam(soft_q_lr)
         self.policy_optimizer, self.alpha_optimizer = tf.optimizers.Adam(policy_lr), tf.optimizers.Adam(alpha_lr)
@@ -179,45 +187,61 @@ class SAC:
 
     @property
     def alpha(self):
-        """The weight of the entropy; always that of log_alpha, after loading too."""
+        """The weight of the entropy: always that of log_alpha, after loading too. Assign a number to change it."""
         return tf.exp(self.log_alpha)
+
+    @alpha.setter
+    def alpha(self, alpha):
+        self.log_alpha.assign(np.log(alpha))
 
     def target_ini(self, net, target_net):
         """Copy the weights of net to target_net, which is returned."""
         return self.target_soft_update(net, target_net, 1.0)
 
     def target_soft_update(self, net, target_net, soft_tau):
-        """Move target_net a part soft_tau of the way to net (rho of Algorithm 6.28); returns target_net."""
+        """Move target_net a part soft_tau of the way to net; returns target_net.
+
+        Algorithm 6.28 prints it with tau = 1 - soft_tau, the part of target_net that stays.
+        """
         for target_param, param in zip(target_net.trainable_weights, net.trainable_weights, strict=True):
-            target_param.assign(soft_tau * param + (1 - soft_tau) * target_param)
+            target_param.assign(soft_tau * param + (1 - soft_tau) * target_param)  # Algorithm 6.28
         return target_net
 
     def target_q(self, reward, next_state, done, gamma, noise):
-        """The soft Bellman backup of Eq. (6.21) [batch, 1]: reward, done [batch, 1]; noise: standard normal."""
+        """The soft Bellman backup of Eq. (6.21) [batch, 1].
+
+        reward, done: [batch, 1].  next_state: [batch, state_dim].  noise: standard normal [batch, action_dim].
+        """
         next_action, next_log_prob, *_ = self.policy_net.evaluate(next_state, noise=noise)
         next_input = tf.concat([next_state, next_action], 1)
         q = tf.minimum(self.target_soft_q_net1(next_input), self.target_soft_q_net2(next_input))
         return reward + gamma * (1 - done) * (q - self.alpha * next_log_prob)  # Eq. (6.19) with V of Eq. (6.20)
 
     def train_q(self, q_net, optimizer, state, action, target):
-        """One gradient step on Eq. (6.25): a critic towards target [batch, 1]."""
+        """One gradient step of a critic towards target [batch, 1].
+
+        state: [batch, state_dim].  action: [batch, action_dim].
+        """
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(tf.square(target - q_net(tf.concat([state, action], 1))))
+            loss = tf.reduce_mean(tf.square(target - q_net(tf.concat([state, action], 1))))  # Eq. (6.25)
         optimizer.apply(tape.gradient(loss, q_net.trainable_weights))
         return loss
 
     def train_policy(self, state, noise):
-        """One gradient step on Eq. (6.28) at state [batch, state_dim]; returns log_prob [batch, 1] of its actions."""
+        """One gradient step of the policy at state [batch, state_dim], noise: standard normal [batch, action_dim].
+
+        Returns the loss, and log_prob [batch, 1] of the actions, from which alpha learns.
+        """
         with tf.GradientTape() as tape:
             action, log_prob, *_ = self.policy_net.evaluate(state, noise=noise)
             q_input = tf.concat([state, action], 1)
             q = tf.minimum(self.soft_q_net1(q_input), self.soft_q_net2(q_input))
             loss = tf.reduce_mean(self.alpha * log_prob - q)  # Eq. (6.26), reparameterised: Eq. (6.28)
         self.policy_optimizer.apply(tape.gradient(loss, self.policy_net.trainable_weights))
-        return log_prob
+        return loss, log_prob
 
     def train_alpha(self, log_prob, target_entropy):
-        """One gradient step on Eq. (6.29), on log(alpha) so that alpha stays positive; target_entropy is kappa."""
+        """One gradient step on log(alpha): alpha stays positive. log_prob: [batch, 1].  target_entropy: kappa."""
         with tf.GradientTape() as tape:
             loss = -tf.reduce_mean(self.alpha * (log_prob + target_entropy))  # Eq. (6.29)
         self.alpha_optimizer.apply([tape.gradient(loss, self.log_alpha)])
@@ -226,34 +250,38 @@ class SAC:
     @compiled
     def _update(self, batches, noise, auto_entropy, target_entropy, reward_scale, gamma, soft_tau):
         """The gradient steps on batches [steps, batch_size, transition]; noise: [steps, 2, batch_size, action_dim]."""
-        q_loss = 0.0
+        self.soft_q_optimizer1.learning_rate.assign(self.soft_q_lr)
+        self.soft_q_optimizer2.learning_rate.assign(self.soft_q_lr)
+        self.policy_optimizer.learning_rate.assign(self.policy_lr)
+        self.alpha_optimizer.learning_rate.assign(self.alpha_lr)
+        q_loss = policy_loss = 0.0
         for i in tf.range(len(batches)):
             state, action, reward, next_state, done = tf.split(batches[i], self.replay_buffer.sizes, 1)
             y = self.target_q(reward_scale * reward, next_state, done, gamma, noise[i, 0])
             q_loss = self.train_q(self.soft_q_net1, self.soft_q_optimizer1, state, action, y)
             q_loss += self.train_q(self.soft_q_net2, self.soft_q_optimizer2, state, action, y)
-            log_prob = self.train_policy(state, noise[i, 1])
+            policy_loss, log_prob = self.train_policy(state, noise[i, 1])
             if auto_entropy:
                 self.train_alpha(log_prob, target_entropy)
             for net, target_net in self.pairs:
                 self.target_soft_update(net, target_net, soft_tau)
-        return q_loss
+        return q_loss, policy_loss
 
     def update(
         self, batch_size, reward_scale=0.1, auto_entropy=True, target_entropy=None, gamma=0.98, soft_tau=1e-2, steps=1
     ):
         """`steps` rounds of the gradient steps of Algorithm 6.28 on random minibatches.
 
-        target_entropy: kappa of Eq. (6.29); -action_dim if not given.
-        Raises FloatingPointError if a loss is no longer a number.
+        auto_entropy: whether alpha learns, too.  target_entropy: kappa of Eq. (6.29); -action_dim if not given.
+        Raises RuntimeError if the replay buffer is empty, FloatingPointError if a loss is no longer a number.
         """
         batches = self.replay_buffer.sample_batches(steps, batch_size)
         noise = self.rng.standard_normal((steps, 2, batch_size, self.policy_net.num_actions), np.float32)
         kappa = -self.policy_net.num_actions if target_entropy is None else target_entropy
         settings = (np.float32(x) for x in (kappa, reward_scale, gamma, soft_tau))
-        q_loss = float(self._update(batches, noise, auto_entropy, *settings))
-        if not np.isfinite(q_loss):
-            raise FloatingPointError(f"the loss is {q_loss}")
+        losses = [float(loss) for loss in self._update(batches, noise, auto_entropy, *settings)]
+        if not np.isfinite(losses).all():
+            raise FloatingPointError(f"the loss is {sum(losses)}")
         self.policy_net.policy.refresh()
 
     def save(self, path="model/sac", hdf5=False):

@@ -4,7 +4,6 @@ python sac/main.py --train         learn Pendulum, save the weights and the curv
 python sac/main.py --test          play with them
 """
 
-import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +64,7 @@ def train(config, agent, env):
     replay_buffer = agent.replay_buffer
     with Training(config, agent, env) as run:
         if config.alpha is not None:  # and not that of the run which --resume has brought back
-            agent.log_alpha.assign(math.log(config.alpha))
+            agent.alpha = config.alpha
         while run.goes_on():
             state, _ = env.reset()
             episode_reward, length, done = 0.0, 0, False
@@ -105,7 +104,7 @@ def main():
     config = command.parse(Config, PRESETS)
     env = environments.make(config.env, config.seed, "human" if config.render else None)
     environments.require_actions(env, "continuous", "reinforce, ac, a2c, a3c, trpo or ppo")
-    with quiet():  # TensorFlow loads only now: --help and a wrong flag are answered at once
+    with quiet("Loading TensorFlow ..."):  # only now: --help and a wrong flag are answered at once
         from sac.agent import SAC, ReplayBuffer
     state_dim, action_dim, action_range = environments.dimensions(env)
     replay_buffer = ReplayBuffer(config.replay_buffer_size)

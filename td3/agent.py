@@ -12,19 +12,19 @@ from common.compiling import compiled
 class ReplayBuffer:
     """A ring of the last `capacity` transitions, in one float32 array; position: transitions pushed so far."""
 
-    def __init__(self, capacity, seed=0):
+    def __init__(self, capacity):
         self.capacity, self.position = capacity, 0
-        self.rng = np.random.default_rng(seed)
+        self.rng = np.random.default_rng()  # an agent that gets the buffer puts its own here
 
     def allocate(self, state_dim, action_dim):
-        """Make room. Raises UserError if the buffer is larger than the machine's memory."""
-        self.sizes = (state_dim, action_dim, 1, state_dim, 1)  # state, action, reward, next_state, done
-        self.buffer = memory.zeros(self.capacity, sum(self.sizes))
+        """Make room if there is none yet. Raises UserError if the buffer is larger than the machine's memory."""
+        if not hasattr(self, "buffer"):
+            self.sizes = (state_dim, action_dim, 1, state_dim, 1)  # state, action, reward, next_state, done
+            self.buffer = memory.zeros(self.capacity, sum(self.sizes))
 
     def push(self, state, action, reward, next_state, done):
         """Remember one step; done: whether the task ended there (not a time limit)."""
-        if not hasattr(self, "buffer"):
-            self.allocate(len(state), len(action))
+        self.allocate(len(state), len(action))
         row, state_dim = self.buffer[self.position % self.capacity], self.sizes[0]
         row[:state_dim] = state
         row[state_dim : -state_dim - 2] = action
@@ -40,6 +40,8 @@ class ReplayBuffer:
 
     def sample_batches(self, steps, batch_size):
         """float32 [steps, batch_size, transition], the columns in the order of `sample`."""
+        if not self.position:
+            raise RuntimeError("the replay buffer is empty: push transitions first")
         return self.buffer[self.rng.integers(len(self), size=(steps, batch_size))]
 
     def __len__(self):
@@ -57,7 +59,7 @@ class QNetwork(tl.models.Model):
 
     def __init__(self, num_inputs, num_actions, hidden_dim, init_w=1.0, rng=None):
         super().__init__()
-        rng = rng or np.random.default_rng(0)
+        rng = rng or np.random.default_rng()
         self.linear1 = dense(num_inputs + num_actions, hidden_dim, tf.nn.relu, 2**0.5, "q1", rng)
         self.linear2 = dense(hidden_dim, hidden_dim, tf.nn.relu, 2**0.5, "q2", rng)
         self.linear3 = dense(hidden_dim, 1, None, init_w, "q3", rng)
@@ -73,7 +75,7 @@ class PolicyNetwork(tl.models.Model):
 
     def __init__(self, num_inputs, num_actions, hidden_dim, action_range=1.0, init_w=3e-3, rng=None):
         super().__init__()
-        self.rng = rng or np.random.default_rng(0)
+        self.rng = rng or np.random.default_rng()
         self.linear1 = dense(num_inputs, hidden_dim, tf.nn.relu, 2**0.5, "policy1", self.rng)
         self.linear2 = dense(hidden_dim, hidden_dim, tf.nn.relu, 2**0.5, "policy2", self.rng)
         self.output_linear = dense(hidden_dim, num_actions, tf.nn.tanh, init_w, "policy_output", self.rng)
@@ -83,6 +85,7 @@ class PolicyNetwork(tl.models.Model):
         self.policy = MLP(self)
 
     def forward(self, state):
+        state = tf.cast(state, tf.float32)  # the book hands over a list: policy_net([state])
         return self.output_linear(self.linear2(self.linear1(state)))
 
     def evaluate(self, state, eval_noise_scale, noise=None):
@@ -134,13 +137,13 @@ class TD3:
         no_smoothing=False,
         seed=0,
     ):
+        if isinstance(action_range, ReplayBuffer):  # the book's main loop has the two in this order
+            replay_buffer, action_range = action_range, replay_buffer
         self.replay_buffer = replay_buffer
-        self.policy_target_update_interval, self.single_q, self.no_smoothing = (
-            policy_target_update_interval,
-            single_q,
-            no_smoothing,
-        )
-        self.rng = np.random.default_rng(seed)
+        self.policy_target_update_interval = policy_target_update_interval
+        self.single_q, self.no_smoothing = single_q, no_smoothing
+        self.q_lr, self.policy_lr = q_lr, policy_lr
+        self.rng = np.random.default_rng([seed, 1])  # gym's environment draws from default_rng(seed)
         replay_buffer.allocate(state_dim, action_dim)
         replay_buffer.rng = self.rng
 
@@ -158,8 +161,8 @@ class TD3:
         for net, target_net in self.pairs:
             self.target_ini(net, target_net)
             target_net.eval()
-        self.policy_net.policy.refresh()
-        self.update_cnt = 0
+        self._refresh()
+        self.update_cnt = 0  # rounds of `update` so far: t of Algorithm 6.27
 
         self.q_optimizer1, self.q_optimizer2 = tf.optimizers.Adam(q_lr), tf.optimizers.Adam(q_lr)
         self.policy_optimizer = tf.optimizers.Adam(policy_lr)
@@ -174,63 +177,77 @@ class TD3:
     def target_soft_update(self, net, target_net, soft_tau):
         """Move target_net a part soft_tau of the way to net (rho of Algorithm 6.27); returns target_net."""
         for target_param, param in zip(target_net.trainable_weights, net.trainable_weights, strict=True):
-            target_param.assign(soft_tau * param + (1 - soft_tau) * target_param)
+            target_param.assign(soft_tau * param + (1 - soft_tau) * target_param)  # Algorithm 6.27
         return target_net
 
     def target_q(self, reward, next_state, done, eval_noise_scale, gamma, noise):
-        """y of Algorithm 6.27 [batch, 1]: reward, done [batch, 1]; noise: standard normal [batch, action_dim]."""
+        """y of Algorithm 6.27 [batch, 1].
+
+        reward, done: [batch, 1].  next_state: [batch, state_dim].  noise: standard normal [batch, action_dim].
+        """
         sigma = 0.0 if self.no_smoothing else eval_noise_scale
         next_action = self.target_policy_net.evaluate(next_state, sigma, noise)  # Eq. (6.16), a sample of (6.15)
         next_input = tf.concat([next_state, next_action], 1)
         q = self.target_q_net1(next_input)  # Eq. (6.12)
         if not self.single_q:
             q = tf.minimum(q, self.target_q_net2(next_input))  # Eq. (6.13), (6.14)
-        return reward + gamma * (1 - done) * q
+        return reward + gamma * (1 - done) * q  # Algorithm 6.27
 
     def train_q(self, q_net, optimizer, state, action, target):
-        """One gradient step of a critic towards target [batch, 1]."""
+        """One gradient step of a critic towards target [batch, 1].
+
+        state: [batch, state_dim].  action: [batch, action_dim].
+        """
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(tf.square(target - q_net(tf.concat([state, action], 1))))
+            loss = tf.reduce_mean(tf.square(target - q_net(tf.concat([state, action], 1))))  # Algorithm 6.27
         optimizer.apply(tape.gradient(loss, q_net.trainable_weights))
         return loss
 
     def train_policy(self, state):
         """One gradient step of the policy up the first critic, at state [batch, state_dim]."""
         with tf.GradientTape() as tape:
-            action = self.policy_net.evaluate(state, 0.0, 0.0)
-            loss = -tf.reduce_mean(self.q_net1(tf.concat([state, action], 1)))
+            action = self.policy_net.action_range * self.policy_net(state)  # without noise
+            loss = -tf.reduce_mean(self.q_net1(tf.concat([state, action], 1)))  # Algorithm 6.27, gradient of J
         self.policy_optimizer.apply(tape.gradient(loss, self.policy_net.trainable_weights))
         return loss
 
     @compiled
     def _update(self, batches, noise, count, eval_noise_scale, reward_scale, gamma, soft_tau):
         """The gradient steps on batches [steps, batch_size, transition]; count: steps made before."""
-        q_loss = 0.0
+        self.q_optimizer1.learning_rate.assign(self.q_lr)
+        self.q_optimizer2.learning_rate.assign(self.q_lr)
+        self.policy_optimizer.learning_rate.assign(self.policy_lr)
+        q_loss = policy_loss = 0.0
         for i in tf.range(len(batches)):
             state, action, reward, next_state, done = tf.split(batches[i], self.replay_buffer.sizes, 1)
             y = self.target_q(reward_scale * reward, next_state, done, eval_noise_scale, gamma, noise[i])
             q_loss = self.train_q(self.q_net1, self.q_optimizer1, state, action, y)
             if not self.single_q:
                 q_loss += self.train_q(self.q_net2, self.q_optimizer2, state, action, y)
-            if (count + i + 1) % self.policy_target_update_interval == 0:  # t mod d
-                self.train_policy(state)
+            if (count + i + 1) % self.policy_target_update_interval == 0:  # t mod d = 0
+                policy_loss = self.train_policy(state)
                 for net, target_net in self.pairs:
                     self.target_soft_update(net, target_net, soft_tau)
-        return q_loss
+        return q_loss, policy_loss
 
     def update(self, batch_size, eval_noise_scale, reward_scale=0.1, gamma=0.98, soft_tau=1e-2, steps=1):
         """`steps` rounds of the loop of Algorithm 6.27 on random minibatches.
 
-        Raises FloatingPointError if a loss is no longer a number.
+        Raises RuntimeError if the replay buffer is empty, FloatingPointError if a loss is no longer a number.
         """
         batches = self.replay_buffer.sample_batches(steps, batch_size)
         noise = self.rng.standard_normal((steps, batch_size, self.policy_net.num_actions), np.float32)
         settings = (np.float32(x) for x in (eval_noise_scale, reward_scale, gamma, soft_tau))
-        q_loss = float(self._update(batches, noise, np.int32(self.update_cnt), *settings))
-        if not np.isfinite(q_loss):
-            raise FloatingPointError(f"the loss is {q_loss}")
+        losses = [float(loss) for loss in self._update(batches, noise, np.int32(self.update_cnt), *settings)]
+        if not np.isfinite(losses).all():
+            raise FloatingPointError(f"the loss is {sum(losses)}")
         self.update_cnt += steps
+        self._refresh()
+
+    def _refresh(self):
+        """Bring the NumPy copies that act up to date with the networks."""
         self.policy_net.policy.refresh()
+        self.target_policy_net.policy.refresh()
 
     def save(self, path="model/td3", hdf5=False):
         """Write all six networks to the folder `path`."""
@@ -239,7 +256,7 @@ class TD3:
     def load(self, path="model/td3"):
         """Read what `save` wrote. Raises UserError if it is missing, damaged or of another network."""
         weights.load(path, **self._networks())
-        self.policy_net.policy.refresh()
+        self._refresh()
 
     def _networks(self):
         names = ("q_net1", "q_net2", "target_q_net1", "target_q_net2", "policy_net", "target_policy_net")

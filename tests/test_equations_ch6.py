@@ -26,9 +26,14 @@ def batch(seed=0):
     return state, action, rng.standard_normal((N, 1)).astype(np.float32), next_state, done
 
 
+def float64(model):
+    return [w.numpy().astype(float) for w in model.all_weights]
+
+
 def mlp(model, x, out=lambda z: z):
-    """The network in NumPy from its weights alone: relu layers, then `out`."""
-    weights, biases = ([w.numpy() for w in model.all_weights][i::2] for i in range(2))
+    """The network in NumPy from its weights alone (a model, or a list of them): relu layers, then `out`."""
+    arrays = model if isinstance(model, list) else [w.numpy() for w in model.all_weights]
+    weights, biases = arrays[::2], arrays[1::2]
     for W, b in zip(weights[:-1], biases[:-1], strict=True):
         x = np.maximum(x @ W + b, 0)
     return out(x @ weights[-1] + biases[-1])
@@ -64,6 +69,30 @@ def sac(**settings):
 
 def concat(*arrays):
     return np.concatenate(arrays, 1)
+
+
+def both_are_smaller_somewhere(net1, net2, x):
+    """Shift net2 so that min(net1, net2) takes each of them on some rows of x."""
+    net2.all_weights[-1].assign_add([np.median(mlp(net1, x) - mlp(net2, x))])
+    smaller = mlp(net1, x) < mlp(net2, x)
+    assert 0 < smaller.sum() < len(x)
+
+
+def recorded(optimizer, step):
+    """What step() returns, and the gradients that it hands the optimiser."""
+    gradients = []
+    optimizer.apply = gradients.extend
+    return step(), gradients
+
+
+def assert_slopes(gradients, loss, weights):
+    """The gradients are those of loss(weights), by central differences along random directions in float64."""
+    rng = np.random.default_rng(5)
+    for _ in range(4):
+        direction = [rng.standard_normal(w.shape) for w in weights]
+        up, down = (loss([w + h * d for w, d in zip(weights, direction, strict=True)]) for h in (1e-6, -1e-6))
+        slope = sum((np.asarray(g) * d).sum() for g, d in zip(gradients, direction, strict=True))
+        assert slope == pytest.approx((up - down) / 2e-6, rel=5e-3, abs=1e-3)
 
 
 # DDPG
@@ -109,12 +138,11 @@ def test_ddpg_policy_gradient_6_6_by_the_chain_rule():
 
 def test_ddpg_moving_average_6_7_6_8():
     agent = ddpg(tau=0.1)
-    before = [
-        (w.numpy(), t.numpy()) for w, t in zip(agent.actor.all_weights, agent.actor_target.all_weights, strict=True)
-    ]
-    agent.ema_update()
-    for (w, t), new in zip(before, agent.actor_target.all_weights, strict=True):
-        np.testing.assert_allclose(new, 0.1 * w + 0.9 * t, rtol=1e-5, atol=1e-6)
+    for net, target in (agent.actor, agent.actor_target), (agent.critic, agent.critic_target):
+        before = [(w.numpy(), t.numpy()) for w, t in zip(net.all_weights, target.all_weights, strict=True)]
+        agent.ema_update()
+        for (w, t), new in zip(before, target.all_weights, strict=True):
+            np.testing.assert_allclose(new, 0.1 * w + 0.9 * t, rtol=1e-5, atol=1e-6)
 
 
 def test_ou_process_6_1_has_its_correlation_and_variance():
@@ -148,9 +176,9 @@ def smoothed(agent, next_state, noise, sigma):
 def test_td3_target_6_14_6_16(single_q, no_smoothing):
     agent, (_, _, r, s_, done) = td3(single_q=single_q, no_smoothing=no_smoothing), batch()
     noise = np.random.default_rng(1).standard_normal((N, 2)).astype(np.float32)
+    noise[:4] *= 5  # beyond c
     x = concat(s_, smoothed(agent, s_, noise, 0.0 if no_smoothing else 0.6))
-    gap = mlp(agent.target_q_net1, x) - mlp(agent.target_q_net2, x)
-    agent.target_q_net2.all_weights[-1].assign_add([np.median(gap)])  # now each is the smaller one somewhere
+    both_are_smaller_somewhere(agent.target_q_net1, agent.target_q_net2, x[done[:, 0] == 0])
     q1, q2 = mlp(agent.target_q_net1, x), mlp(agent.target_q_net2, x)
     y = r + 0.9 * (1 - done) * (q1 if single_q else np.minimum(q1, q2))
     np.testing.assert_allclose(agent.target_q(r, s_, done, 0.6, 0.9, noise), y, rtol=1e-3, atol=1e-4)
@@ -159,7 +187,7 @@ def test_td3_target_6_14_6_16(single_q, no_smoothing):
 
 def test_smoothing_noise_is_scaled_clipped_and_kept_in_the_bounds():
     """The listing's noise ignores the action range, and its target actions leave the bounds."""
-    policy = PolicyNetwork(3, 2, 8, RANGE)
+    policy = PolicyNetwork(3, 2, 8, RANGE, rng=np.random.default_rng(0))
     action = policy.evaluate(np.zeros((20000, 3), np.float32), 0.2).numpy()
     assert (np.abs(action) <= 0.4 * RANGE + 0.01).all() and (np.abs(action) > 0.39 * RANGE).any(0).all()
     clipped = stats.norm.expect(lambda z: np.clip(z, -2, 2) ** 2) ** 0.5
@@ -171,11 +199,20 @@ def test_smoothing_noise_is_scaled_clipped_and_kept_in_the_bounds():
 
 def test_td3_critic_and_policy_losses():
     agent, (s, a, r, *_) = td3(), batch()
-    expected = np.mean((r - mlp(agent.q_net1, concat(s, a))) ** 2)
-    assert agent.train_q(agent.q_net1, agent.q_optimizer1, s, a, r).numpy() == pytest.approx(expected, rel=1e-4)
-    action = RANGE * mlp(agent.policy_net, s, np.tanh)
-    expected = -np.mean(mlp(agent.q_net1, concat(s, action)))
-    assert agent.train_policy(s).numpy() == pytest.approx(expected, rel=1e-3)
+
+    def q_loss(weights):
+        return np.mean((r - mlp(weights, concat(s, a))) ** 2)
+
+    def policy_loss(weights):
+        return -np.mean(mlp(agent.q_net1, concat(s, RANGE * mlp(weights, s, np.tanh))))
+
+    for net, optimizer in ((agent.q_net1, agent.q_optimizer1), (agent.q_net2, agent.q_optimizer2)):
+        loss, gradients = recorded(optimizer, lambda net=net, opt=optimizer: agent.train_q(net, opt, s, a, r))
+        assert loss.numpy() == pytest.approx(q_loss(float64(net)), rel=1e-4)
+        assert_slopes(gradients, q_loss, float64(net))
+    loss, gradients = recorded(agent.policy_optimizer, lambda: agent.train_policy(s))
+    assert loss.numpy() == pytest.approx(policy_loss(float64(agent.policy_net)), rel=1e-3)
+    assert_slopes(gradients, policy_loss, float64(agent.policy_net))
 
 
 def test_td3_soft_update():
@@ -188,8 +225,39 @@ def test_td3_soft_update():
 # SAC
 
 
+def squashed(policy, state, noise):
+    """Action and log_prob of the policy (a model or its weights) in float64: a = RANGE tanh(u), u Gaussian."""
+    mean, log_std = np.split(mlp(policy, state), 2, 1)
+    std = np.exp(np.clip(log_std.astype(float), -20, 2))
+    u = mean + std * noise
+    slope = np.log(RANGE) - 2 * np.log(np.cosh(u))  # log da/du, as 1 - tanh^2 = 1 / cosh^2
+    return RANGE * np.tanh(u), (stats.norm.logpdf(u, mean, std) - slope).sum(1, keepdims=True)
+
+
+def test_evaluate_6_27_is_the_squashed_gaussian_with_its_log_std_clipped():
+    policy, s, noise = SACPolicy(3, 2, 8, RANGE), batch()[0], np.random.default_rng(1).standard_normal((N, 2))
+    scatter(policy, 3, 0.5)
+    policy.all_weights[-1].assign([0.1, -0.2, 1.0, -1.0])  # one log-std beyond its bound of 2 in half of the rows
+    action, log_prob, z, mean, log_std = policy.evaluate(s, noise=noise.astype(np.float32))
+    raw_mean, raw_log_std = np.split(mlp(policy, s), 2, 1)
+    assert 3 < (raw_log_std > 2).sum() < N
+    np.testing.assert_allclose(mean, raw_mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(log_std, np.minimum(raw_log_std, 2), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(z, noise, rtol=1e-6)
+    expected_action, expected_log_prob = squashed(policy, s, noise)
+    np.testing.assert_allclose(action, expected_action, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(log_prob, expected_log_prob, rtol=1e-3, atol=1e-3)
+
+
+def test_evaluate_draws_new_noise_for_every_row_and_dimension():
+    policy = SACPolicy(3, 2, 8, RANGE, rng=np.random.default_rng(0))
+    z = np.concatenate([policy.evaluate(np.zeros((2000, 3), np.float32))[2] for _ in range(2)])
+    assert len(np.unique(z)) > 7900
+    np.testing.assert_allclose([z.mean(), z.std()], [0, 1], atol=0.05)
+
+
 def test_log_prob_is_that_of_tfps_squashed_gaussian():
-    policy = SACPolicy(3, 2, 8, RANGE)
+    policy = SACPolicy(3, 2, 8, RANGE, rng=np.random.default_rng(0))
     scatter(policy, 3, 0.3)
     state = batch()[0]
     action, log_prob, _, mean, log_std = policy.evaluate(state)
@@ -220,8 +288,9 @@ def test_log_prob_is_finite_and_exact_where_tanh_saturates():
 def test_soft_target_6_19_6_20():
     agent, (_, _, r, s_, done) = sac(alpha=0.3), batch()
     noise = np.random.default_rng(1).standard_normal((N, 2)).astype(np.float32)
-    action, log_prob, *_ = (x.numpy() if hasattr(x, "numpy") else x for x in agent.policy_net.evaluate(s_, noise=noise))
+    action, log_prob = squashed(agent.policy_net, s_, noise)
     x = concat(s_, action)
+    both_are_smaller_somewhere(agent.target_soft_q_net1, agent.target_soft_q_net2, x[done[:, 0] == 0])
     q = np.minimum(mlp(agent.target_soft_q_net1, x), mlp(agent.target_soft_q_net2, x))
     y = r + 0.9 * (1 - done) * (q - 0.3 * log_prob)
     np.testing.assert_allclose(agent.target_q(r, s_, done, 0.9, noise), y, rtol=1e-3, atol=1e-3)
@@ -230,15 +299,20 @@ def test_soft_target_6_19_6_20():
 def test_policy_loss_6_28_falls_and_returns_the_log_prob():
     agent, (s, *_) = sac(alpha=0.3, policy_lr=1e-3), batch()
     noise = np.random.default_rng(1).standard_normal((N, 2)).astype(np.float32)
+    both_are_smaller_somewhere(agent.soft_q_net1, agent.soft_q_net2, concat(s, squashed(agent.policy_net, s, noise)[0]))
 
-    def loss():
-        action, log_prob, *_ = agent.policy_net.evaluate(s, noise=noise)
-        q = np.minimum(*(mlp(net, concat(s, action.numpy())) for net in (agent.soft_q_net1, agent.soft_q_net2)))
-        return np.mean(0.3 * log_prob.numpy() - q), log_prob.numpy()
+    def loss(weights):
+        action, log_prob = squashed(weights, s, noise)
+        q = np.minimum(*(mlp(net, concat(s, action)) for net in (agent.soft_q_net1, agent.soft_q_net2)))
+        return np.mean(0.3 * log_prob - q)
 
-    before, expected = loss()
-    np.testing.assert_allclose(agent.train_policy(s, noise), expected, rtol=1e-4, atol=1e-4)
-    assert loss()[0] < before
+    before, log_prob = loss(float64(agent.policy_net)), squashed(agent.policy_net, s, noise)[1]
+    got = agent.train_policy(s, noise)
+    assert got[0].numpy() == pytest.approx(before, rel=1e-4)
+    np.testing.assert_allclose(got[1], log_prob, rtol=1e-4, atol=1e-4)
+    assert loss(float64(agent.policy_net)) < before
+    _, gradients = recorded(agent.policy_optimizer, lambda: agent.train_policy(s, noise))
+    assert_slopes(gradients, loss, float64(agent.policy_net))
 
 
 @pytest.mark.parametrize("entropy, direction", [(-5.0, 1), (5.0, -1)])
@@ -251,9 +325,29 @@ def test_alpha_6_29_rises_when_entropy_is_below_kappa(entropy, direction):
     assert agent.alpha.numpy() == pytest.approx(np.exp(agent.log_alpha.numpy()))
 
 
+def test_alpha_6_29_loss_and_slope():
+    agent, log_prob = sac(alpha=0.5), np.random.default_rng(0).standard_normal((N, 1)).astype(np.float32)
+    loss, gradients = recorded(agent.alpha_optimizer, lambda: agent.train_alpha(log_prob, -2.0))
+    assert loss.numpy() == pytest.approx(-0.5 * (log_prob.mean() - 2), rel=1e-5)
+    assert gradients[0].numpy() == pytest.approx(
+        -0.5 * (log_prob.mean() - 2), rel=1e-5
+    )  # d alpha / d log(alpha) = alpha
+
+
 def test_sac_critic_loss_6_25():
     agent, (s, a, r, *_) = sac(), batch()
-    expected = np.mean((r - mlp(agent.soft_q_net1, concat(s, a))) ** 2)
-    assert agent.train_q(agent.soft_q_net1, agent.soft_q_optimizer1, s, a, r).numpy() == pytest.approx(
-        expected, rel=1e-4
-    )
+
+    def q_loss(weights):
+        return np.mean((r - mlp(weights, concat(s, a))) ** 2)
+
+    for net, opt in ((agent.soft_q_net1, agent.soft_q_optimizer1), (agent.soft_q_net2, agent.soft_q_optimizer2)):
+        loss, gradients = recorded(opt, lambda net=net, opt=opt: agent.train_q(net, opt, s, a, r))
+        assert loss.numpy() == pytest.approx(q_loss(float64(net)), rel=1e-4)
+        assert_slopes(gradients, q_loss, float64(net))
+
+
+def test_sac_soft_update():
+    agent = sac()
+    w, t = agent.soft_q_net1.all_weights[0].numpy(), agent.target_soft_q_net1.all_weights[0].numpy()
+    assert agent.target_soft_update(agent.soft_q_net1, agent.target_soft_q_net1, 0.25) is agent.target_soft_q_net1
+    np.testing.assert_allclose(agent.target_soft_q_net1.all_weights[0], 0.25 * w + 0.75 * t, rtol=1e-5, atol=1e-6)

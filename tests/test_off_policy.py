@@ -1,7 +1,9 @@
 """DDPG, TD3 and SAC as they run: memory, delayed updates, time limits, resume, saving, learning."""
 
 import importlib
+import inspect
 
+import gym
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -42,12 +44,52 @@ def get_action(agent, state, greedy=True):
     return agent.policy_net.get_action(state, greedy)
 
 
-def remember(agent, n, seed=0, done=0.0, reward=None):
-    rng = np.random.default_rng(seed)
-    for _ in range(n):
+def remember(agent, n, action_range=(2.0,), done=None, reward=None):
+    """Steps between random states; a third of them are ends unless `done` says otherwise."""
+    rng = np.random.default_rng(0)
+    for i in range(n):
         s, s_ = rng.standard_normal((2, 3))
-        step = (s, rng.uniform(-2, 2, 1), rng.standard_normal() if reward is None else reward, s_, done)
+        action, r = rng.uniform(-1, 1, len(action_range)) * action_range, rng.standard_normal()
+        step = (s, action, r if reward is None else reward, s_, i % 3 == 0 if done is None else done)
         agent.store_transition(*step) if isinstance(agent, DDPG) else agent.replay_buffer.push(*step)
+
+
+class OldGym:
+    """An environment as the book's listings call it: gym's interface before 0.26."""
+
+    def __init__(self, env):
+        self.env, self.observation_space, self.action_space = env, env.observation_space, env.action_space
+
+    def seed(self, seed):
+        self.env.reset(seed=seed)
+
+    def reset(self):
+        return self.env.reset()[0]
+
+    def step(self, action):
+        state, reward, terminated, _, info = self.env.step(action)
+        return state, reward, terminated, info
+
+
+class Tour(gym.Env):
+    """State: episode, step, and a third of another size. Even episodes end at step 3, odd ones are cut at step 5."""
+
+    observation_space = gym.spaces.Box(-10.0, 10.0, (3,), np.float32)
+    action_space = gym.spaces.Box(-2.0, 2.0, (1,), np.float32)
+    episode = -1
+
+    def state(self):
+        return np.array([self.episode, self.k, 0.5], np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.episode, self.k = self.episode + 1, 0
+        return self.state(), {}
+
+    def step(self, action):
+        self.k += 1
+        ends = self.episode % 2 == 0 and self.k == 3
+        return self.state(), 10.0 * self.episode + self.k, np.bool_(ends), self.k == 5, {}
 
 
 def learn(agent, steps):
@@ -87,24 +129,6 @@ def test_replay_larger_than_memory_is_refused_with_its_size():
         memory.zeros(10**12, 9)
 
 
-def test_ddpg_remembers_all_five_things_and_wraps_around():
-    agent = DDPG(1, 2, np.ones(1, np.float32), memory_capacity=3, reward_scale=0.5, hidden=(4,))
-    for i in range(4):
-        agent.store_transition(np.array([i, i]), np.array([-i]), 2 * i, np.array([i + 1, i + 1]), i == 3)
-    assert agent.pointer == 4
-    np.testing.assert_array_equal(agent.memory[0], [3, 3, -3, 3, 4, 4, 1])
-    np.testing.assert_array_equal(agent.memory[1], [1, 1, -1, 1, 2, 2, 0])
-
-
-def test_learning_starts_before_the_memory_is_full():
-    """The listing waits until MEMORY_CAPACITY steps were stored."""
-    _, agent, _ = build("ddpg", batch_size=8, hidden=(4,))
-    remember(agent, 10)
-    before = all_weights(agent)
-    agent.learn()
-    assert any((a != b).any() for a, b in zip(before, all_weights(agent), strict=True))
-
-
 # updates
 
 
@@ -120,35 +144,9 @@ def test_learning_moves_every_weight_and_acting_none(algorithm):
     assert all((a != b).any() for a, b in zip(before, all_weights(agent), strict=True))
     state = np.ones((1, 3), np.float32)
     policy = {DDPG: lambda: agent.actor(state), TD3: lambda: agent.policy_net.evaluate(state, 0.0)}.get(
-        type(agent), lambda: agent.policy_net.action_range * tf.tanh(agent.policy_net(state)[:, :1])
+        type(agent), lambda: agent.policy_net.action_range * tf.tanh(agent.policy_net(state)[0])
     )
     np.testing.assert_allclose(get_action(agent, state[0]), policy()[0], rtol=1e-4)
-
-
-def test_td3_delays_policy_and_targets():
-    _, agent, _ = build("td3", policy_target_update_interval=3)
-    remember(agent, 100)
-    moved = []
-    for _ in range(7):
-        before = [agent.policy_net.all_weights[0].numpy(), agent.target_q_net1.all_weights[0].numpy()]
-        critic = agent.q_net1.all_weights[0].numpy()
-        learn(agent, 1)
-        after = [agent.policy_net.all_weights[0].numpy(), agent.target_q_net1.all_weights[0].numpy()]
-        assert (agent.q_net1.all_weights[0].numpy() != critic).any()
-        moved.append([(a != b).any() for a, b in zip(before, after, strict=True)])
-    np.testing.assert_array_equal(moved, [[i % 3 == 2] * 2 for i in range(7)])
-    assert int(agent.policy_optimizer.iterations) == 2 and int(agent.q_optimizer1.iterations) == 7
-    learn(agent, 5)  # 12 in all, fused: the count goes on
-    assert int(agent.policy_optimizer.iterations) == 4
-
-
-def test_sac_fixed_alpha_stays_and_automatic_alpha_moves():
-    _, agent, _ = build("sac", alpha=0.37)
-    remember(agent, 100)
-    agent.update(64, auto_entropy=False, steps=5)
-    assert agent.alpha.numpy() == pytest.approx(0.37)
-    agent.update(64, auto_entropy=True, steps=5)
-    assert agent.alpha.numpy() != pytest.approx(0.37)
 
 
 @pytest.mark.parametrize("algorithm", ["td3", "sac"])
@@ -160,14 +158,6 @@ def test_a_buffer_smaller_than_the_random_steps_does_not_hold_learning_up(algori
     optimiser = agent.q_optimizer1 if algorithm == "td3" else agent.soft_q_optimizer1
     assert int(optimiser.iterations) == 150  # after steps 300, 350 and 400
     assert any((a != b).any() for a, b in zip(all_weights(agent), before, strict=True))
-
-
-def test_a_resumed_run_takes_its_fixed_alpha_from_its_own_flags(tmp_path):
-    settings = dict(out=tmp_path, start_steps=100)
-    for episodes, alpha in (1, None), (2, 0.25):
-        config, agent, env = build("sac", episodes=episodes, alpha=alpha, resume=episodes == 2, **settings)
-        importlib.import_module("sac.main").train(config, agent, env)
-    assert agent.alpha.numpy() == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("algorithm", ["td3", "sac"])
@@ -184,49 +174,80 @@ def test_a_constant_reward_keeps_its_value(algorithm):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_end_and_time_limit_are_told_apart_in_the_memory(algorithm, tmp_path):
-    """`done is True` is never true of a NumPy bool; and a time limit is no end."""
+    """`done is True` is never true of a NumPy bool; and a time limit is no end.
 
-    class Ends:
-        """Terminates at step 3 of even episodes; odd ones are cut at step 5."""
-
-        def __init__(self, env):
-            self.env, self.unwrapped, self.episode = env, env.unwrapped, -1
-
-        def reset(self):
-            self.episode, self.step_number = self.episode + 1, 0
-            return self.env.reset()
-
-        def step(self, action):
-            self.step_number += 1
-            state, reward, *_, info = self.env.step(action)
-            even = self.episode % 2 == 0
-            return state, reward, np.bool_(even and self.step_number == 3), self.step_number == 5, info
-
-    config, agent, env = build(algorithm, episodes=4, out=tmp_path)
-    importlib.import_module(f"{algorithm}.main").train(config, agent, Ends(env))
+    The state that follows is that of the step, not that of the reset.
+    """
+    config, agent, _ = build(algorithm, episodes=4, out=tmp_path)
+    actions, env = [], Tour()
+    step, env.step = env.step, lambda action: actions.append(action) or step(action)
+    importlib.import_module(f"{algorithm}.main").train(config, agent, env)
     rows = agent.memory if algorithm == "ddpg" else agent.replay_buffer.buffer
     np.testing.assert_array_equal(rows[:16, -1], [0, 0, 1, 0, 0, 0, 0, 0] * 2)
+    tour = np.array([(e, k, 0.5) for e in range(4) for k in range(3 if e % 2 == 0 else 5)])
+    reward_scale = config.reward_scale if algorithm == "ddpg" else 1.0  # ddpg scales before it stores
+    np.testing.assert_array_equal(rows[:16, :3], tour)
+    np.testing.assert_array_equal(rows[:16, 3], np.ravel(actions).astype(np.float32))
+    np.testing.assert_allclose(rows[:16, 4], reward_scale * (10 * tour[:, 0] + tour[:, 1] + 1), rtol=1e-6)
+    np.testing.assert_array_equal(rows[:16, 5:8], tour + np.array([0, 1, 0]))
+    assert not rows[16:].any()
 
 
-def test_batch_norm_normalises_in_training_and_uses_its_averages_in_evaluation():
-    _, agent, _ = build("ddpg", batch_norm=True, hidden=(16, 16))
-    state = np.random.default_rng(0).normal(3, 5, (64, 3)).astype(np.float32)
-    action = np.zeros((64, 1), np.float32)
-    norm = agent.critic.get_layer("norm")
-    agent.critic.train()
-    agent.critic([state, action])
-    x = agent.critic.get_layer("hidden_1")(state).numpy()
-    np.testing.assert_allclose(norm.moving_mean, 0.01 * x.mean(0), rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(norm(x).numpy().mean(0), 0, atol=1e-4)
-    agent.critic.eval()
-    mean, var = norm.moving_mean.numpy(), norm.moving_var.numpy()
-    np.testing.assert_allclose(norm(x), (x - mean) / np.sqrt(var + 1e-5), rtol=1e-3, atol=1e-3)
-    np.testing.assert_array_equal(norm.moving_mean, mean)
-    remember(agent, 100)
-    agent.learn(5)
-    assert (norm.moving_mean.numpy() != mean).any()
-    target = agent.critic_target.get_layer("norm")
-    assert (target.moving_mean.numpy() != 0).any() and not target.is_train
+@pytest.mark.parametrize("algorithm", ["td3", "sac"])
+def test_main_hands_its_settings_over(algorithm, tmp_path, monkeypatch):
+    numbers = dict(batch_size=7, gamma=0.11, soft_tau=0.13, reward_scale=0.17, start_steps=8, update_every=4)
+    numbers |= dict(eval_noise_scale=0.19, explore_noise_scale=0.23) if algorithm == "td3" else {}
+    config, agent, _ = build(algorithm, episodes=4, out=tmp_path, **numbers)
+    updates, explored, sampled = [], [], []
+    signature = inspect.signature(agent.update)
+
+    def update(*arguments, **keywords):
+        updates.append({"position": agent.replay_buffer.position, **signature.bind(*arguments, **keywords).arguments})
+
+    def get_action(state, *scale):
+        explored.append((*state[:2], *scale))
+        return np.ones(1, np.float32)
+
+    monkeypatch.setattr(agent, "update", update)
+    object.__setattr__(agent.policy_net, "get_action", get_action)
+    object.__setattr__(agent.policy_net, "sample_action", lambda: sampled.append(0) or np.zeros(1, np.float32))
+    importlib.import_module(f"{algorithm}.main").train(config, agent, Tour())
+    expected = dict(batch_size=7, reward_scale=0.17, gamma=0.11, soft_tau=0.13, steps=4)
+    expected |= dict(eval_noise_scale=0.19) if algorithm == "td3" else dict(auto_entropy=True, target_entropy=None)
+    assert updates == [{"position": n, **expected} for n in (8, 12, 16)]
+    assert len(sampled) == 8  # in episodes 0 and 1
+    scale = (0.23,) if algorithm == "td3" else ()
+    assert explored == [(e, k, *scale) for e, last in ((2, 3), (3, 5)) for k in range(last)]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_test_plays_greedily(algorithm, tmp_path, monkeypatch):
+    config, agent, _ = build(algorithm, out=tmp_path)
+    monkeypatch.setattr("common.playing.play", lambda config, policy: policy)
+    policy = importlib.import_module(f"{algorithm}.main").test(config, agent)
+    state = np.array([0.9, 0.1, 0.3], np.float32)  # here the shipped policies' actions are within the bounds
+    action = get_action(agent, state)
+    np.testing.assert_array_equal(policy(state), action)
+    assert (np.abs(action) < 1.9).all() and (get_action(agent, state, greedy=False) != action).any()
+
+
+@pytest.mark.parametrize("algorithm", ["td3", "sac"])
+def test_an_empty_memory_is_told(algorithm):
+    _, agent, _ = build(algorithm)
+    with pytest.raises(RuntimeError, match="the replay buffer is empty: push transitions first"):
+        learn(agent, 1)
+    with pytest.raises(RuntimeError, match="the replay buffer is empty"):
+        importlib.import_module(f"{algorithm}.agent").ReplayBuffer(5).sample(1)
+
+
+@pytest.mark.parametrize("cls", [TD3, SAC])
+def test_a_memory_keeps_its_steps_when_an_agent_gets_it(cls):
+    _, agent, _ = build(cls.__name__.lower())
+    remember(agent, 10)
+    steps = agent.replay_buffer.buffer[:10].copy()
+    other = cls(3, 1, agent.replay_buffer, 8, 2.0)
+    np.testing.assert_array_equal(other.replay_buffer.buffer[:10], steps)
+    assert len(other.replay_buffer) == 10 and steps.any()
 
 
 # saving
@@ -270,21 +291,6 @@ def test_discrete_actions_are_refused_with_the_folders_that_serve_them(command, 
     result = command(algorithm, "--train", "--env", "CartPole-v1")
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert "discrete" in result.stderr and "ppo" in result.stderr
-
-
-def test_the_ddpg_book_loop_runs():
-    """The main loop of section 6.5.2, with today's signature of reset and step."""
-    env = environments.make("Pendulum-v1", 0).unwrapped
-    agent = DDPG(env.action_space.shape[0], env.observation_space.shape[0], env.action_space.high)
-    state, _ = env.reset()
-    for _ in range(70):
-        action = agent.get_action(state)
-        state_, reward, *_ = env.step(action)
-        agent.store_transition(state, action, reward, state_)
-        if agent.pointer > 64:
-            agent.learn()
-        state = state_
-    assert int(agent.critic_opt.iterations) == 6
 
 
 @pytest.mark.parametrize("cls", [TD3, SAC])
