@@ -48,6 +48,7 @@ class BoundedActions(gym.ActionWrapper):
     Agents see the symmetric space [-b, b], b = (high - low) / 2. An action is clipped to it and moved to
     [low, high]. A stochastic policy can therefore store its action as sampled, which is the one whose
     likelihood it knows. (Actions become float64: rendering gym's Pendulum fails on float32.)
+    Raises FloatingPointError on an action that is no number, before a simulation stumbles over it.
     """
 
     def __init__(self, env):
@@ -57,6 +58,8 @@ class BoundedActions(gym.ActionWrapper):
         self.action_space = gym.spaces.Box(-self.bound, self.bound, dtype=np.float64)
 
     def action(self, action):
+        if not np.isfinite(action).all():
+            raise FloatingPointError("an action is no longer a finite number")
         return (np.minimum(np.maximum(action, -self.bound), self.bound) + self.centre).view(_Float64)
 
 

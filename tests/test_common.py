@@ -301,6 +301,8 @@ def test_actions_are_clipped_and_moved_into_unequal_bounds():
     assert environments.dimensions(env)[2].tolist() == [2.0, 2.0]
     assert env.step(np.array([-5.0, 5.0]))[0].tolist() == [0.0, 2.0]
     assert env.step(np.array([0.5, -0.5]))[0].tolist() == [2.5, -0.5]
+    with pytest.raises(FloatingPointError, match="an action is no longer a finite number"):
+        env.step(np.array([0.5, np.nan]))
 
 
 def test_states_of_whole_numbers_become_float32():

@@ -8,7 +8,7 @@ import pytest
 
 from common import command, environments, playing
 from reinforce.agent import PolicyGradient
-from reinforce.main import Config, train
+from reinforce.main import PRESETS, Config, train
 from reinforce.main import test as play_with_weights
 
 
@@ -292,7 +292,7 @@ def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path):
 
 @pytest.mark.parametrize("baseline, at_least", [("none", 100), ("normalise", 400), ("value", 200)])
 def test_learns(tmp_path, baseline, at_least):
-    config = Config(train=True, out=tmp_path, baseline=baseline)
+    config = Config(train=True, out=tmp_path, baseline=baseline, **PRESETS["CartPole-v1"])
     env = environments.make(config.env, 0)
     agent = PolicyGradient(*environments.dimensions(env)[:2], **command.keywords(config, PolicyGradient))
     train(config, agent, env)
