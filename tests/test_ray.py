@@ -26,9 +26,13 @@ class Mortal(CartPoleEnv):
         Mortal.steps += 1
         if Mortal.steps == 1:
             (FOLDER / f"{{os.getpid()}}.process").write_text(ray.get_runtime_context().get_node_id())
-        if Mortal.steps == 1000 and not (FOLDER / "killed").exists():
-            (FOLDER / "killed").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+        if Mortal.steps == 1000:
+            try:
+                (FOLDER / "killed").touch(exist_ok=False)  # of two that come here at once, one only
+            except FileExistsError:
+                pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
         while (FOLDER / "killed").exists() and len(list(FOLDER.glob("*.process"))) < 3:
             time.sleep(0.1)  # until another process has taken its place
         return super().step(action)
