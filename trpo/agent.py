@@ -6,7 +6,7 @@ import tensorflow as tf
 import tensorlayer as tl
 from tensorflow_probability import distributions as tfd
 
-from common import weights
+from common import vectors, weights
 from common.acting import MLP, sample
 from common.compiling import compiled, converted
 
@@ -200,7 +200,7 @@ class TRPO:
 
     def _flat_concat(self, xs):
         """One vector of all tensors in xs."""
-        return tf.concat([tf.reshape(x, [-1]) for x in xs], 0)
+        return vectors.join(xs)
 
     def get_pi_params(self):
         """The policy's parameters as one vector, log-std last."""
@@ -208,9 +208,7 @@ class TRPO:
 
     def set_pi_params(self, flat_params):
         """The inverse of `get_pi_params`."""
-        parts = tf.split(flat_params, [int(np.prod(p.shape)) for p in self.actor_weights])
-        for p, part in zip(self.actor_weights, parts, strict=True):
-            p.assign(tf.reshape(part, p.shape))
+        vectors.assign(self.actor_weights, flat_params)
 
     @converted
     def cg(self, Ax, b):
