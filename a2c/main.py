@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any f
 
 from common import command, environments
 from common.command import Count, Fraction, NotNegative, Positive
-from common.quiet import quiet
+from common.loading import loading
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def main():
     seeds = [config.seed + 1000 * w for w in range(config.workers)]
     modes = ["human" if config.render else None] + [None] * (config.workers - 1)
     envs = [environments.make(config.env, *each) for each in zip(seeds, modes, strict=True)]
-    with quiet("Loading TensorFlow ..."):  # only now: --help and a wrong flag are answered at once
+    with loading():  # only now: --help and a wrong flag are answered at once
         from a2c.agent import A2C
     agent = A2C(*environments.dimensions(envs[0]), **command.keywords(config, A2C), total_steps=config.steps)
     if config.train and config.ray:

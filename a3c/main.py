@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any f
 
 from common import command, environments
 from common.command import Count, Fraction, NotNegative, Positive
+from common.loading import loading
 from common.quiet import quiet
 
 
@@ -125,7 +126,7 @@ def test(config, agent):
 def main():
     config = command.parse(Config, PRESETS)
     env = environments.make(config.env, config.seed)
-    with quiet("Loading TensorFlow ..."):  # only now: --help and a wrong flag are answered at once
+    with loading():  # only now: --help and a wrong flag are answered at once
         from a3c.agent import ACNet, Worker
     dimensions = dict(zip(("state_dim", "action_dim", "action_bound"), environments.dimensions(env), strict=True))
     settings = dimensions | command.keywords(config, ACNet) | dict(scope="Global_Net", total_steps=config.steps)

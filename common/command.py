@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Annotated, NoReturn, get_type_hints
 
-if missing := [name for name in ("tyro", "gym", "tensorflow") if not importlib.util.find_spec(name)]:
+if missing := [name for name in ("tyro", "gym", "platformdirs", "tensorflow") if not importlib.util.find_spec(name)]:
     print(
         f"error: {sys.executable} has no {' and no '.join(missing)}: type 'make train' in the project's folder once"
         " (without make: see README.md), then 'source .venv/bin/activate'",

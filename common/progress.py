@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from common import checkpoint, weights
@@ -183,6 +182,8 @@ class Training:
         self.episode, self.steps = self.rows[-1][:2] if self.rows else (0, 0)
 
     def _plot(self) -> None:
+        from matplotlib.figure import Figure  # only now: the first step need not wait for it
+
         figure = Figure(figsize=(8, 4.5), layout="constrained")
         axes = figure.subplots()
         _, steps, reward, running, _ = zip(*self.rows, strict=True)

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any f
 
 from common import command, environments
 from common.command import Count, Fraction, Positive, Range
-from common.quiet import quiet
+from common.loading import loading
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def main():
     config = command.parse(Config, PRESETS)
     env = environments.make(config.env, config.seed, "human" if config.render else None)
     environments.require_actions(env, "continuous", "reinforce, ac, a2c, a3c, trpo or ppo")
-    with quiet("Loading TensorFlow ..."):  # only now: --help and a wrong flag are answered at once
+    with loading():  # only now: --help and a wrong flag are answered at once
         from ddpg.agent import DDPG
     state_dim, action_dim, action_range = environments.dimensions(env)
     agent = DDPG(action_dim, state_dim, action_range, **command.keywords(config, DDPG))

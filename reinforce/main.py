@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any f
 
 from common import command, environments
 from common.command import Count, Fraction, NotNegative, Positive, Range
-from common.quiet import quiet
+from common.loading import loading
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def main():
         raise command.UserError("--render shows what this process plays, and others play: give --workers 0 too")
     env = environments.make(config.env, config.seed, "human" if config.render else None)
     environments.require_actions(env, "discrete", instead="a2c, a3c, trpo and ppo")
-    with quiet("Loading TensorFlow ..."):  # only now: --help and a wrong flag are answered at once
+    with loading():  # only now: --help and a wrong flag are answered at once
         from reinforce.agent import PolicyGradient
     state_dim, action_num, _ = environments.dimensions(env)
     agent = PolicyGradient(state_dim, action_num, **command.keywords(config, PolicyGradient), total_steps=config.steps)

@@ -10,8 +10,22 @@ import gym
 import numpy as np
 import pytest
 
+os.environ["XLA_CACHE"] = "0"  # in this process no two compiled functions are the same; `xla_cache` is for commands
+
+from common.loading import loading
+
+with loading():
+    import tensorflow  # noqa: F401
+
 ROOT = Path(__file__).resolve().parents[1]
 ALGORITHMS = sorted(path.parent.name for path in ROOT.glob("*/agent.py"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def xla_cache(tmp_path_factory):
+    """One for the commands of all test processes, and empty at first."""
+    base = tmp_path_factory.getbasetemp()
+    os.environ["XLA_CACHE"] = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "xla")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any f
 
 from common import command, environments
 from common.command import Count, Fraction, NotNegative, Positive
-from common.quiet import quiet
+from common.loading import loading
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def test(config, agent):
 def main():
     config = command.parse(Config, PRESETS)
     env = environments.make(config.env, config.seed, "human" if config.render else None)
-    with quiet("Loading TensorFlow ..."):  # only now: --help and a wrong flag are answered at once
+    with loading():  # only now: --help and a wrong flag are answered at once
         from trpo.agent import TRPO
     agent = TRPO(*environments.dimensions(env), **command.keywords(config, TRPO), total_steps=config.steps)
     if config.train:

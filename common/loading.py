@@ -1,0 +1,82 @@
+"""TensorFlow and what comes with it, loaded in less time than `import tensorflow` alone takes."""
+
+import contextlib
+import gc
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+
+from common.quiet import quiet
+
+# What nobody uses here: scikit-learn's wrappers, galleries (with matplotlib's pyplot), TensorLayer's examples.
+UNUSED = {
+    "keras.wrappers",
+    "keras._tf_keras.keras.wrappers",
+    "keras.visualization",
+    "keras._tf_keras.keras.visualization",
+    "keras.src.visualization",
+    "tensorlayer.app",
+    "tensorlayer.utils",
+}
+
+# XLA keeps what it compiles in a folder in memory; `common.cache` brings it there from the disk and back.
+MEMORY = "ram://xla"
+FLAGS = f"--tf_xla_persistent_cache_directory={MEMORY} --tf_xla_persistent_cache_device_types=CPU"
+
+
+class Later(importlib.abc.MetaPathFinder):
+    """Finds the modules of UNUSED, which are then loaded when somebody asks for something in them, and not before."""
+
+    def find_spec(self, name, path=None, target=None):
+        spec = importlib.machinery.PathFinder.find_spec(name, path) if name in UNUSED else None
+        if spec and spec.loader:
+            spec.loader = _LaterLoader(spec.loader)
+        return spec
+
+
+class _LaterLoader(importlib.abc.Loader):
+    """`importlib.util.LazyLoader` would not do: it loads a module as soon as somebody asks for its file's name."""
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def create_module(self, spec):
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module):
+        def load(name):
+            del module.__getattr__
+            module.__loader__ = module.__spec__.loader = self.loader
+            self.loader.exec_module(module)
+            return getattr(module, name)
+
+        module.__getattr__ = load  # called for what the module has not got yet
+
+
+def set_flags() -> None:
+    """Ask TensorFlow for XLA's cache, unless XLA_CACHE=0 or its user's flags come from a file or name a cache."""
+    flags = os.environ.get("TF_XLA_FLAGS", "")
+    others = (bool(flags) and not flags.startswith("--")) or "persistent_cache" in flags
+    if os.environ.get("XLA_CACHE") != "0" and not others:
+        os.environ["TF_XLA_FLAGS"] = f"{flags} {FLAGS}".strip()
+
+
+@contextlib.contextmanager
+def loading():
+    """The block imports an agent, and with it TensorFlow: in silence, with a word on a terminal, and quickly."""
+    with quiet("Loading TensorFlow ..."):
+        if "tensorflow" in sys.modules:
+            yield
+            return
+        set_flags()
+        sys.meta_path.insert(0, later := Later())
+        gc.disable()  # what is imported stays; to look through it again and again takes a fifth of the time
+        try:
+            import tensorflow_probability  # noqa: F401  if it is there before TensorFlow, its experiments are not loaded
+
+            yield
+        finally:
+            sys.meta_path.remove(later)
+            gc.enable()
+            gc.freeze()
