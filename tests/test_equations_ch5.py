@@ -557,6 +557,18 @@ def test_the_bound_5_25():
     assert rates[0] == pytest.approx(rates[1], rel=0.1)
 
 
+def test_the_constant_of_5_25_is_at_most_twice_too_large():
+    """A task that comes near: the second action earns 1 and leaves the first state for good, where it costs 1.
+
+    The old policy never takes it, the new one with the chance alpha. All values of the old one are 0, so A = r.
+    """
+    alpha = 1e-4
+    after = -alpha / (1 - GAMMA)  # the new policy's value of the second state
+    new = alpha * (1 + GAMMA * after) / (1 - GAMMA * (1 - alpha))
+    error, C = abs(new - alpha / (1 - GAMMA)), 4 * GAMMA / (1 - GAMMA) ** 2
+    assert error / (C * alpha**2) == pytest.approx(0.5, rel=1e-2)  # alpha is the total variation
+
+
 @pytest.mark.parametrize("size", [0.05, 0.3, 0.9])
 def test_states_of_policies_that_differ_rarely_5_22(size):
     """The slides: if pi' acts as pi but with probability eps, then |p'(s_t) - p(s_t)| sums to at most 2 eps t."""
