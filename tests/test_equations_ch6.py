@@ -640,8 +640,12 @@ def soft_policy_iteration(improve, pi):
 
 
 def test_theorem_6_1_all_policies():
-    best = soft_values(soft_policy_iteration(softest, SOME))[1]
-    for pi in np.random.default_rng(8).dirichlet(np.ones(3), (300, 4)):
+    """Against policies from anywhere, and against the neighbours of the best one."""
+    star, rng = soft_policy_iteration(softest, SOME), np.random.default_rng(8)
+    best = soft_values(star)[1]
+    anywhere = rng.dirichlet(np.ones(3), (200, 4))
+    near = special.softmax(np.log(star) + rng.normal(0, 0.2, (100, 4, 3)), 2)
+    for pi in [*anywhere, *near]:
         assert (best >= soft_values(pi)[1] - 1e-9).all()
     np.testing.assert_allclose(best, soft_values(soft_policy_iteration(softest, CHOICES[:, 1]))[1], atol=1e-8)
 
