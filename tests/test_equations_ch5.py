@@ -6,6 +6,7 @@ A gradient "by complex steps" is f(x + ih) / h, imaginary part: exact to roundin
 import itertools
 from types import SimpleNamespace
 
+import gym
 import numpy as np
 import pytest
 from scipy import optimize
@@ -97,6 +98,14 @@ def to_go(rewards, gamma):
 def estimate(chance, s, a, weight):
     """The expectation of the sum over t of grad log pi(A_t|S_t) times weight[:, t]."""
     return np.einsum("n,nt,ntij->ij", chance, weight, SCORE[s, a])
+
+
+FEATURES = np.random.default_rng(9).standard_normal((S, A, 4))
+
+
+def by_features(w):
+    """A policy of four weights."""
+    return softmax(FEATURES @ w)
 
 
 def kl(p, q):
@@ -263,6 +272,26 @@ def test_the_best_baseline_weighs_q_by_the_squared_score_5_5():
         assert found.x == pytest.approx(best, rel=1e-5)
         assert variance(0) - variance(best) == pytest.approx(norm * best**2)
         assert variance(best) < min(variance(0), variance(PI[s] @ q[s]))  # V(s) is not the best one
+
+
+def test_the_slides_score_of_a_softmax():
+    """grad log pi(a|s) = grad f(s, a) - E[grad f(s, .)], f linear in four features."""
+    w = np.array([0.3, -0.5, 0.2, 0.7])
+    mean = np.einsum("sa,sai->si", by_features(w), FEATURES)
+    for s, a in itertools.product(range(S), range(A)):
+        score = slope(lambda x, s=s, a=a: np.log(by_features(x)[s, a]), w)
+        np.testing.assert_allclose(score, FEATURES[s, a] - mean[s], atol=1e-12)
+
+
+def test_the_slides_objective_has_another_gradient():
+    """They maximise E[pi A] and follow E[grad log pi A]: that is the gradient of E_old[pi / pi_old A]."""
+    _, q = evaluate(PI)
+    advantage = (q - (PI * q).sum(1, keepdims=True))[0]
+    followed = PI[0] @ (advantage[:, None] * SCORE[0, :, 0])
+    written = slope(lambda x: (softmax(x) ** 2 * advantage).sum(), THETA[0])
+    meant = slope(lambda x: PI[0] @ (softmax(x) / PI[0] * advantage), THETA[0])
+    np.testing.assert_allclose(meant, followed, atol=1e-12)
+    assert np.abs(written - followed).max() > 0.01
 
 
 # 5.3 Actor-Critic
@@ -498,7 +527,8 @@ def test_the_surrogate_5_20_to_5_24():
         expected += GAMMA**t * np.einsum("s,sa,sa->", d, PI_OTHER, advantage)
         d = np.einsum("s,sa,sat->t", d, PI, P)
     assert partial == pytest.approx(expected)
-    assert visits(PI).sum() == pytest.approx(1 / (1 - GAMMA))  # rho is a sum of discounts and no distribution
+    rho = visits(PI) / visits(PI).sum()  # E over a distribution of states, as (5.21) to (5.23) write it, lacks a factor
+    assert np.einsum("s,sa,sa->", rho, PI_OTHER, advantage) == pytest.approx((1 - GAMMA) * reweighted)
 
 
 def test_the_surrogate_agrees_to_first_order_and_no_further_5_20_to_5_28():
@@ -580,29 +610,30 @@ def test_states_of_policies_that_differ_rarely_5_22(size):
         assert 0 < distance <= 2 * (1 - (1 - size) ** t) <= 2 * size * t + 1e-12
 
 
+def best_penalised(lam, advantage):
+    """The maximum of (5.37) over all policies: lam pi(a) / (nu - A(a)) in each state, where nu makes it sum to 1."""
+
+    def in_state(pi, a):
+        def excess(nu):
+            return (lam * pi / (nu - a)).sum() - 1
+
+        return lam * pi / (optimize.brentq(excess, a.max() + 1e-9, a.max() + 100 * lam) - a)
+
+    return np.array([in_state(*row) for row in zip(PI, advantage, strict=True)])
+
+
 @pytest.mark.parametrize("lam", [0.3, 1.0, 4.0])
 def test_the_constraint_5_26_and_the_penalty_5_37_have_one_solution(lam):
-    """(5.35), (5.36): for a given lambda pi'(a) = lambda pi(a) / (nu - A(a)). SciPy finds it under delta = its KL."""
+    """(5.35), (5.36): what the penalty finds for a given lambda, SciPy finds under delta = the KL of that."""
     v, q = evaluate(PI)
     advantage, rho = q - v[:, None], visits(PI) / visits(PI).sum()
-
-    def penalised(s):
-        """The maximum of (5.37) in a state: nu makes the probabilities sum to 1."""
-        top = advantage[s].max()
-
-        def excess(nu):
-            return (lam * PI[s] / (nu - advantage[s])).sum() - 1
-
-        nu = optimize.brentq(excess, top + 1e-9, top + 100 * lam)
-        return lam * PI[s] / (nu - advantage[s])
-
-    best = np.array([penalised(s) for s in range(S)])
+    best = best_penalised(lam, advantage)
 
     def objective(theta):
         pi = softmax(theta.reshape(S, A))
         return -(rho @ ((pi * advantage).sum(1) - lam * kl(PI, pi)))
 
-    assert -optimize.minimize(objective, THETA.ravel()).fun == pytest.approx(-objective(np.log(best)), abs=1e-6)
+    assert optimize.minimize(objective, THETA.ravel()).fun == pytest.approx(objective(np.log(best)), abs=1e-6)
     delta = rho @ kl(PI, best)
     found = optimize.minimize(
         lambda theta: -(rho @ (softmax(theta.reshape(S, A)) * advantage).sum(1)),
@@ -613,6 +644,16 @@ def test_the_constraint_5_26_and_the_penalty_5_37_have_one_solution(lam):
     )
     np.testing.assert_allclose(softmax(found.x.reshape(S, A)), best, atol=2e-3)
     assert rho @ kl(PI, softmax(found.x.reshape(S, A))) == pytest.approx(delta, rel=1e-3)  # the constraint is met
+
+
+def test_the_slides_ascent_on_lambda_meets_the_constraint_5_36():
+    """lambda <- lambda + alpha (KL - delta), each time with the best policy for lambda: KL ends at delta."""
+    v, q = evaluate(PI)
+    rho, delta, lam = visits(PI) / visits(PI).sum(), 0.02, 1.0
+    for _ in range(300):
+        lam += 20 * (rho @ kl(PI, best_penalised(lam, q - v[:, None])) - delta)
+    assert rho @ kl(PI, best_penalised(lam, q - v[:, None])) == pytest.approx(delta, rel=1e-3)
+    assert lam > 0.1
 
 
 def quadratic():
@@ -651,6 +692,9 @@ def test_the_half_of_5_29_is_that_of_the_divergences_second_order():
     x = np.random.default_rng(6).standard_normal(S * A)
     for size in (1e-2, 1e-3):
         assert divergence(THETA.ravel() + size * x) == pytest.approx(size**2 * x @ H @ x / 2, rel=10 * size)
+    reverse = curvature(lambda theta: visits(PI) @ kl(softmax(theta.reshape(S, A)), PI), THETA.ravel())
+    np.testing.assert_allclose(reverse, H, atol=1e-5)  # the slides' KL(new || old): alike to second order,
+    assert abs(visits(PI) @ (kl(PI, PI_OTHER) - kl(PI_OTHER, PI))) > 0.05  # and not beyond
 
 
 def test_the_sample_gradient_5_31_5_42_is_unbiased_for_gamma_1():
@@ -693,6 +737,18 @@ def test_the_value_fit_5_34_5_44_has_its_minimum_at_the_mean_return():
 
 
 # 5.8 PPO
+
+
+def test_the_slides_multi_step_advantage():
+    """The last reward counts gamma^(T - 1 - t), not gamma^(T - t + 1): so it is the sum of the TD errors."""
+    v, r = np.array([0.3, -1.0, 2.0, 0.7, 1.1]), np.array([1.0, -0.5, 2.0, 0.4])
+    errors = r + GAMMA * v[1:] - v[:-1]
+    for t in range(4):
+        powers = GAMMA ** np.arange(4 - t)
+        advantage = -v[t] + powers @ r[t:] + GAMMA ** (4 - t) * v[4]
+        assert advantage == pytest.approx(powers @ errors[t:])
+        printed = advantage + (GAMMA ** (4 - t + 1) - GAMMA ** (4 - t - 1)) * r[3]
+        assert abs(printed - advantage) > 0.05
 
 
 def test_the_clipped_objective_is_a_lower_bound_5_38():
@@ -741,14 +797,6 @@ def test_ratios_5_39_carry_expectations_over_and_5_40_5_41_are_their_clipped_mea
 
 
 # 5.9 ACKTR
-
-
-FEATURES = np.random.default_rng(9).standard_normal((S, A, 4))
-
-
-def by_features(w):
-    """A policy of four weights."""
-    return softmax(FEATURES @ w)
 
 
 def test_the_hessian_of_the_divergence_is_the_fisher_matrix_5_45_to_5_48():
@@ -895,3 +943,37 @@ def test_gauss_newton_fits_a_linear_value_in_one_step_5_44():
     np.testing.assert_allclose(fisher, features.T @ features / 30, atol=1e-10)
     after = phi - np.linalg.solve(fisher, gradient)
     np.testing.assert_allclose(after, np.linalg.lstsq(features, returns, rcond=None)[0], atol=1e-10)
+
+
+# 5.10.1, the environments
+
+
+def test_the_numbers_of_cartpole_5_10_1():
+    """Position first, then velocity, the other way round than the text; then the pole's angle and its speed."""
+    env = gym.make("CartPole-v1", disable_env_checker=True)
+    before = env.reset(seed=0)[0]
+    after = env.step(1)[0]
+    assert after[0] - before[0] == pytest.approx(0.02 * before[1], abs=1e-6)
+    assert after[2] - before[2] == pytest.approx(0.02 * before[3], abs=1e-6)
+    assert after[1] > before[1] + 0.1  # a push to the right
+
+
+def test_the_numbers_of_the_walker_table_5_1():
+    """Each row of the table against the simulation, up to a factor or a constant; all 24 are where it says."""
+    env = gym.make("BipedalWalker-v3", disable_env_checker=True)
+    env.reset(seed=0)
+    seen, meant = [], []
+    for t in range(60):
+        seen.append(env.step(np.sin([0.3 * t, 0.5 * t, 0.7 * t, t]))[0])
+        body = env.unwrapped
+        speeds = [body.hull.angularVelocity, *body.hull.linearVelocity]
+        (hip1, knee1, hip2, knee2), (leg1, leg2) = body.joints, (body.legs[1], body.legs[3])
+        first = [hip1.angle, hip1.speed, knee1.angle, knee1.speed, leg1.ground_contact]
+        second = [hip2.angle, hip2.speed, knee2.angle, knee2.speed, leg2.ground_contact]
+        meant.append([body.hull.angle, *speeds, *first, *second, *(beam.fraction for beam in body.lidar)])
+    seen, meant = np.array(seen), np.array(meant, float)
+    assert seen.shape == (60, 24)
+    varying = meant.std(0) > 1e-3
+    assert varying.sum() >= 20
+    for i in np.flatnonzero(varying):
+        assert np.corrcoef(seen[:, i], meant[:, i])[0, 1] > 0.999, i

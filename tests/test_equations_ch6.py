@@ -2,6 +2,7 @@
 
 import itertools
 
+import gym
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -760,3 +761,14 @@ def test_alpha_6_29_is_the_multiplier_of_the_entropy_constraint():
         alpha -= 0.1 * slope
     assert alpha == pytest.approx(lowest.x, abs=1e-3)
     assert entropy(policy(alpha)) == pytest.approx(kappa, abs=1e-3)
+
+
+def test_pendulums_reward_6_5_1():
+    """Of the angle, the speed and the torque; the text says acceleration for the last one."""
+    env = gym.make("Pendulum-v1", disable_env_checker=True)
+    state = env.reset(seed=0)[0]
+    for torque in (-2.0, 0.5, 2.0):
+        angle, speed = np.arctan2(state[1], state[0]), state[2]
+        state, reward, *_ = env.step(np.array([torque], np.float32))
+        assert reward == pytest.approx(-(angle**2 + 0.1 * speed**2 + 0.001 * torque**2), rel=1e-4)
+        assert np.hypot(*state[:2]) == pytest.approx(1, abs=1e-6)
