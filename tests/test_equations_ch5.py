@@ -174,7 +174,8 @@ BASELINES = {
 def test_every_baseline_leaves_the_gradient_alone_5_3_5_4(b):
     chance, s, a, r = paths(3)
     for gamma in (1, GAMMA):
-        exact, discounts = slope(lambda theta: performance_of(theta, 3, gamma), THETA), gamma ** np.arange(3)  # noqa: B023
+        exact = slope(lambda theta, gamma=gamma: performance_of(theta, 3, gamma), THETA)
+        discounts = gamma ** np.arange(3)
         np.testing.assert_allclose(estimate(chance, s, a, discounts * (to_go(r, gamma) - b[s])), exact, atol=1e-12)
     printed = estimate(chance, s, a, to_go(r, GAMMA) - b[s])  # (5.3) has no gamma^t'
     assert np.abs(printed - exact).max() > 0.02
