@@ -66,9 +66,15 @@ def _variables(value) -> list | None:
     return [value] if isinstance(value, tf.Variable) else None
 
 
+def _is_ours(value) -> bool:
+    return type(value).__module__.split(".")[0] in OURS
+
+
 def _members(value) -> dict:
     """What may be state in an object of this project; NumPy copies follow from the models, settings from the flags."""
-    if type(value).__module__.split(".")[0] not in OURS or isinstance(value, (MLP, Settings)):
+    if isinstance(value, list):
+        return {str(i): each for i, each in enumerate(value) if _is_ours(each)}
+    if not _is_ours(value) or isinstance(value, (MLP, Settings)):
         return {}
     arguments = inspect.signature(type(value)).parameters
     return {name: each for name, each in vars(value).items() if name not in arguments or not isinstance(each, NUMBERS)}
