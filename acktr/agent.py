@@ -11,6 +11,7 @@ from tensorflow_probability import distributions as tfd
 from common import weights
 from common.acting import MLP, sample
 from common.compiling import compiled
+from common.environments import Replayable
 from common.normalising import Normaliser
 
 
@@ -18,8 +19,8 @@ class Worker:
     """The trajectories D_k of Algorithm 5.25: W environments that act in step, as one batch."""
 
     def __init__(self, envs):
-        self.envs = envs
-        self.states = np.array([env.reset()[0] for env in envs], np.float32)
+        self.envs = [Replayable(env) for env in envs]
+        self.states = np.array([env.reset()[0] for env in self.envs], np.float32)
         self.episode_rewards, self.lengths = [0.0] * len(envs), [0] * len(envs)
 
     def collect(self, agent, n_steps):
@@ -74,7 +75,8 @@ class KFAC:
     def invert(self, damping):
         """Invert A and S so that their product is about the inverse of F + damping I; returns the number of tries.
 
-        If a Cholesky decomposition fails, it is tried again with ten times the damping.
+        If a Cholesky decomposition fails, it is tried again with ten times the damping; after ten tries
+        FloatingPointError is raised.
         """
         A, S = self.A.numpy(), self.S.numpy()  # damping is split between them (Martens and Grosse 2015, section 6.3)
         pi = np.sqrt(np.trace(A) / len(A) / (np.trace(S) / len(S) + 1e-8))
@@ -86,8 +88,8 @@ class KFAC:
                 continue
             self.A_inverse.assign(A_inverse)
             self.S_inverse.assign(S_inverse)
-            break
-        return tries + 1
+            return tries + 1
+        raise FloatingPointError("a Kronecker factor can't be inverted, however much it is damped")
 
     def solve(self, gradient):
         """F^-1 gradient, Eq. (5.50)-(5.52), for a gradient in the layer's weights, float32 [n_in + 1, n_out]."""
@@ -97,7 +99,10 @@ class KFAC:
 def _inverse(matrix, damping):
     """(matrix + damping I)^-1 of a symmetric matrix; raises LinAlgError if that is not positive definite."""
     eye = np.eye(len(matrix), dtype=np.float32)
-    return scipy.linalg.cho_solve(scipy.linalg.cho_factor(matrix + np.float32(damping) * eye), eye)
+    damped = matrix + np.float32(damping) * eye
+    if not np.isfinite(damped).all():
+        raise scipy.linalg.LinAlgError
+    return scipy.linalg.cho_solve(scipy.linalg.cho_factor(damped), eye)
 
 
 class ACKTR:
@@ -294,6 +299,7 @@ class ACKTR:
         target, state = tf.reshape(adv + value[:-1], [-1]), tf.reshape(states[:-1], [-1, self.state_dim])
         adv, action = tf.reshape(adv, [-1]), tf.reshape(actions, [-1, *actions.shape[2:]])
         adv = (adv - tf.reduce_mean(adv)) / (tf.math.reduce_std(adv) + 1e-8)
+        loss = 0.0
         for _ in range(self.c_update_epochs):
             loss = self.train_critic(state, target, keep, left)
         J = self.train_actor(state, action, adv, noise, keep, left)
@@ -302,7 +308,7 @@ class ACKTR:
     def update(self, states, actions, rewards, done):
         """One round of Algorithm 5.25 on what the workers have collected (see `Worker.collect`).
 
-        Raises FloatingPointError if J, the critic's loss or a weight is no longer a finite number.
+        Raises FloatingPointError if J, the critic's loss, a weight or a factor is no longer of finite numbers.
         """
         progress = min(self.steps / self.total_steps, 1) if self.total_steps else 0
         left = np.float32(1 - (1 - self.end_lr) * progress)
@@ -312,13 +318,13 @@ class ACKTR:
         J, loss, *new_weights = (x.numpy() for x in results)
         if not np.isfinite(J + loss):
             raise FloatingPointError(f"the loss is {J + loss}")
-        if self.updates % self.refresh == 0:
-            self._invert()
         if not self.no_normalising:
             self.normaliser.update(states[:-1].reshape(-1, self.state_dim))
         self.steps += rewards.size
-        self.updates += 1
         self._refresh(new_weights)
+        if self.updates % self.refresh == 0:
+            self._invert()
+        self.updates += 1
 
     def _invert(self):
         """Bring the inverses of all factors up to date; says so once if one of them needs more damping."""

@@ -70,6 +70,28 @@ class FloatStates(gym.ObservationWrapper):
         return np.asarray(observation, np.float32)
 
 
+class Replayable(gym.Wrapper):
+    """Remembers how its episode came about: a resumed run plays it again and goes on in the middle of it.
+
+    origin: the state of the environment's random generator before the episode's reset.  actions: those taken since.
+    """
+
+    def reset(self, **arguments):
+        self.origin, self.actions = self.unwrapped.np_random.bit_generator.state, []
+        return self.env.reset(**arguments)
+
+    def step(self, action):
+        self.actions.append(action)
+        return self.env.step(action)
+
+    def replay(self, origin: dict, actions: np.ndarray) -> None:
+        """Bring the environment to where the actions lead from origin, its random generator included."""
+        self.unwrapped.np_random.bit_generator.state = origin
+        self.reset()
+        for action in actions:
+            self.step(action)
+
+
 def has_display() -> bool:
     """Whether a window can be opened here."""
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
