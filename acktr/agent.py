@@ -231,7 +231,7 @@ class ACKTR:
         return tf.stack(advs[::-1])
 
     def natural(self, blocks, a, g, ascent, keep):
-        """(steps, curvature): the natural gradient of Algorithm 5.25, layer by layer, and step' F step.
+        """The natural gradient of Algorithm 5.25, layer by layer: [n_in + 1, n_out] each, weights and bias.
 
         a, g: for each layer what `KFAC.average` takes.  ascent: for each layer the objective's gradient in s_l, like g.
         """
@@ -239,9 +239,27 @@ class ACKTR:
         for block, a_l, g_l, ascent_l in zip(blocks, a, g, ascent, strict=True):
             block.average(a_l, g_l, keep)
             steps.append(block.solve(tf.matmul(a_l, ascent_l, transpose_a=True)))
-        # F is the mean of the samples' gradients times themselves; A (x) S would leave out what the layers do together
-        change = tf.add_n([tf.reduce_sum(a_l @ step * g_l, 1) for a_l, step, g_l in zip(a, steps, g, strict=True)])
-        return steps, tf.reduce_mean(tf.square(change))
+        return steps
+
+    def change(self, model, state, steps):
+        """How fast the output [batch, n] at state changes along the steps of `natural`: the Jacobian times the step."""
+        along = [part for step in steps for part in (step[:-1], step[-1])]
+        with tf.autodiff.ForwardAccumulator(model.trainable_weights, along) as tangent:
+            output = model(state)
+        return tangent.jvp(output)
+
+    def curvature(self, output, change, log_std_change):
+        """step' F step of Eq. (5.43), where the step changes the actor's output and the log-std by these.
+
+        Not by A (x) S, which leaves out what the layers do together, but exactly: the variance of the change of
+        log pi over the actions, in the mean over the states.  output, change: float32 [batch, action_dim].
+        """
+        if self.discrete:
+            p = tf.nn.softmax(output)
+            mean = tf.reduce_sum(p * change, 1, keepdims=True)
+            return tf.reduce_mean(tf.reduce_sum(p * tf.square(change - mean), 1))
+        of_mean = tf.reduce_mean(tf.reduce_sum(tf.square(change / tf.exp(self.log_std)), 1))
+        return of_mean + 2 * tf.reduce_sum(tf.square(log_std_change))  # F of a Gaussian's log-std is 2 I
 
     def eta(self, delta, curvature):
         """eta_k of Eq. (5.43): the part of a step with a KL of about delta, at most eta_max.
@@ -269,9 +287,9 @@ class ACKTR:
             J = tf.reduce_mean(pi.log_prob(action) * adv + self.entropy * pi.entropy())  # Eq. (5.42)
             log_pi = pi.log_prob(tf.stop_gradient(self.draw(output, noise)))  # of actions of its own, Eq. (5.48)
         g = tape.gradient(log_pi, s)  # row by row, as a sample's s is in its own log pi only
-        steps, curvature = self.natural(self.actor_blocks, a, g, tape.gradient(J, s), keep)
-        log_std_step = tape.gradient(J, self.log_std, unconnected_gradients="zero") / (2 + self.damping)
-        curvature += 2 * tf.reduce_sum(tf.square(log_std_step))  # F of a Gaussian's log-std is 2 I, and 0 beside it
+        steps = self.natural(self.actor_blocks, a, g, tape.gradient(J, s), keep)
+        log_std_step = tape.gradient(J, self.log_std, unconnected_gradients="zero") / (2 + self.damping)  # its F is 2 I
+        curvature = self.curvature(output, self.change(self.actor, state, steps), log_std_step)
         eta = self.eta(self.delta * left, curvature)
         self.move(self.actor, [eta * step for step in steps])
         self.log_std.assign_add(eta * log_std_step)
@@ -286,8 +304,8 @@ class ACKTR:
             output, a, s = self.forward(self.critic, state)
         g, error = tape.gradient(output, s), target[:, None] - output
         ascent = [error * g_l / error.shape[0] for g_l in g]  # of minus half the loss
-        steps, curvature = self.natural(self.critic_blocks, a, g, ascent, keep)
-        eta = self.eta(self.delta_c * left, curvature)
+        steps = self.natural(self.critic_blocks, a, g, ascent, keep)
+        eta = self.eta(self.delta_c * left, tf.reduce_mean(tf.square(self.change(self.critic, state, steps))))
         self.move(self.critic, [eta * step for step in steps])
         return tf.reduce_mean(tf.square(error))  # Eq. (5.44)
 

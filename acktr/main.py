@@ -64,7 +64,7 @@ class Config(command.Options):
 PRESETS = {
     "Pendulum-v1": dict(steps=150_000, gamma=0.95, delta=0.01, mean="tanh", log_std=0.7),
     "BipedalWalker-v3": dict(
-        steps=5_000_000, n_steps=64, delta=0.01, c_update_epochs=5, log_std=-0.5, hidden=(128, 128)
+        steps=4_000_000, n_steps=64, delta=0.01, c_update_epochs=5, log_std=-0.5, hidden=(128, 128)
     ),
 }
 

@@ -189,7 +189,11 @@ def test_the_block_of_the_log_std_is_exact():
 
 @KINDS
 def test_the_step_is_as_long_as_the_trust_region_allows(action_dim, action_bound):
-    """Eq. (5.43): step' F step = 2 delta, with F summed over samples and layers by brute force; or eta_max is less."""
+    """Eq. (5.43): step' F step = 2 delta, with F by brute force from single gradients; or eta_max is less.
+
+    F is the mean of grad log pi grad log pi' over states and actions: every one of the discrete ones with its
+    probability, of the continuous ones two with the right mean and deviation, as log pi is of the second degree.
+    """
     lengths = {}
     for eta_max in (1e9, 1e-3):
         agent = make(action_dim, action_bound, eta_max=eta_max, delta=0.03, hidden=(5, 4), damping=1e-2)
@@ -198,10 +202,17 @@ def test_the_step_is_as_long_as_the_trust_region_allows(action_dim, action_bound
         for made in agent.actor_blocks:
             made.invert(agent.damping)
         agent._refresh()
-        layers = gradients_one_by_one(agent, state, drawn(agent, state, noise))
+        if agent.discrete:
+            p = special.softmax(agent.policy(state), 1).T
+            every = [(np.full(len(state), k), p[k]) for k in range(action_dim)]
+        else:
+            every = [(agent.policy(state) + sign * agent.std, 0.5) for sign in (-1, 1)]
+        layers = [(gradients_one_by_one(agent, state, each), p) for each, p in every]
         steps, log_std_step, _ = taken(agent, lambda: agent.train_actor(state, action, adv, noise, left=0.5))  # noqa: B023
-        along = sum(np.einsum("nio,io->n", G, step) for G, step in zip(layers, steps, strict=True))
-        lengths[eta_max] = np.mean(along**2) + 2 * (log_std_step**2).sum()
+        lengths[eta_max] = 2 * (log_std_step**2).sum()
+        for gradients, p in layers:
+            along = sum(np.einsum("nio,io->n", G, step) for G, step in zip(gradients, steps, strict=True))
+            lengths[eta_max] += np.mean(p * along**2)
     assert lengths[1e9] == pytest.approx(2 * 0.03 * 0.5, rel=1e-3)
     assert lengths[1e-3] < 0.1 * lengths[1e9]
 
