@@ -5,6 +5,7 @@ import importlib
 import os
 import re
 import sys
+import types
 import warnings
 
 import numpy as np
@@ -14,6 +15,10 @@ from common.quiet import quiet
 
 with quiet():  # gym 0.26.2 prints a banner
     import gym
+    from gym.envs.classic_control import acrobot
+
+# Its Runge-Kutta step asks for a name that NumPy 2 no longer has.
+acrobot.np = types.SimpleNamespace(**{**vars(np), "float_": np.float64})
 
 # The book's versions that gym no longer has.
 SUCCESSORS = {"Pendulum-v0": "Pendulum-v1", "BipedalWalker-v2": "BipedalWalker-v3"}
