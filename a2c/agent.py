@@ -8,6 +8,7 @@ from tensorflow_probability import distributions as tfd
 from common import weights
 from common.acting import MLP, sample
 from common.compiling import compiled
+from common.environments import Replayable
 from common.normalising import Normaliser
 
 
@@ -15,8 +16,8 @@ class Worker:
     """The worker nodes of Algorithm 5.20 that share a process: W environments that act in step, as one batch."""
 
     def __init__(self, envs):
-        self.envs = envs
-        self.states = np.array([env.reset()[0] for env in envs], np.float32)
+        self.envs = [Replayable(env) for env in envs]
+        self.states = np.array([env.reset()[0] for env in self.envs], np.float32)
         self.episode_rewards, self.lengths = [0.0] * len(envs), [0] * len(envs)
 
     def collect(self, agent, n_steps):

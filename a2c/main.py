@@ -64,8 +64,8 @@ def train(config, agent, envs):
     from a2c.agent import Worker
     from common.progress import Training
 
-    with Training(config, agent, *envs) as run:
-        worker = Worker(envs)
+    worker = Worker(envs)
+    with Training(config, agent, worker=worker) as run:
         while run.goes_on():
             *batch, episodes = worker.collect(agent, config.n_steps)
             agent.update(*batch)

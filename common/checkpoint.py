@@ -15,6 +15,7 @@ import tensorlayer as tl
 from common.acting import MLP
 from common.command import UserError
 from common.compiling import Settings
+from common.environments import Replayable
 from common.weights import replacing
 
 OURS = {"common", "reinforce", "ac", "a2c", "a3c", "trpo", "ppo", "acktr", "ddpg", "td3", "sac"}
@@ -66,9 +67,15 @@ def _variables(value) -> list | None:
     return [value] if isinstance(value, tf.Variable) else None
 
 
+def _is_ours(value) -> bool:
+    return type(value).__module__.split(".")[0] in OURS
+
+
 def _members(value) -> dict:
     """What may be state in an object of this project; NumPy copies follow from the models, settings from the flags."""
-    if type(value).__module__.split(".")[0] not in OURS or isinstance(value, (MLP, Settings)):
+    if isinstance(value, list):
+        return {str(i): each for i, each in enumerate(value) if _is_ours(each)}
+    if not _is_ours(value) or isinstance(value, (MLP, Settings)):
         return {}
     arguments = inspect.signature(type(value)).parameters
     return {name: each for name, each in vars(value).items() if name not in arguments or not isinstance(each, NUMBERS)}
@@ -79,6 +86,11 @@ def _collect(name: str, value, arrays: dict) -> None:
         arrays.update({f"{name}/{i}": np.asarray(variable) for i, variable in enumerate(variables)})
     elif isinstance(value, np.random.Generator):
         arrays[name] = np.array(json.dumps(value.bit_generator.state))
+    elif isinstance(value, Replayable):
+        arrays[f"{name}/origin"], arrays[f"{name}/actions"] = (
+            np.array(json.dumps(value.origin)),
+            np.array(value.actions),
+        )
     elif isinstance(value, NUMBERS):
         arrays[name] = np.array(value)  # a copy
     elif isinstance(value, list) and all(isinstance(each, NUMBERS) for each in value):
@@ -106,6 +118,10 @@ def _restore(name: str, value, arrays: dict, origin: str | Path, check_only: boo
         state = json.loads(str(saved(name)))
         if not check_only:
             value.bit_generator.state = state
+    elif isinstance(value, Replayable):
+        origin_state, actions = json.loads(str(saved(f"{name}/origin"))), saved(f"{name}/actions")
+        if not check_only:
+            value.replay(origin_state, actions)
     elif isinstance(value, np.ndarray):
         array = saved(name, value.shape)
         if not check_only:

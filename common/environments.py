@@ -5,6 +5,7 @@ import importlib
 import os
 import re
 import sys
+import types
 import warnings
 
 import numpy as np
@@ -14,6 +15,10 @@ from common.quiet import quiet
 
 with quiet():  # gym 0.26.2 prints a banner
     import gym
+    from gym.envs.classic_control import acrobot
+
+# Its Runge-Kutta step asks for a name that NumPy 2 no longer has.
+acrobot.np = types.SimpleNamespace(**{**vars(np), "float_": np.float64})
 
 # The book's versions that gym no longer has.
 SUCCESSORS = {"Pendulum-v0": "Pendulum-v1", "BipedalWalker-v2": "BipedalWalker-v3"}
@@ -68,6 +73,28 @@ class FloatStates(gym.ObservationWrapper):
 
     def observation(self, observation):
         return np.asarray(observation, np.float32)
+
+
+class Replayable(gym.Wrapper):
+    """Remembers how its episode came about: a resumed run plays it again and goes on in the middle of it.
+
+    origin: the state of the environment's random generator before the episode's reset.  actions: those taken since.
+    """
+
+    def reset(self, **arguments):
+        self.origin, self.actions = self.unwrapped.np_random.bit_generator.state, []
+        return self.env.reset(**arguments)
+
+    def step(self, action):
+        self.actions.append(action)
+        return self.env.step(action)
+
+    def replay(self, origin: dict, actions: np.ndarray) -> None:
+        """Bring the environment to where the actions lead from origin, its random generator included."""
+        self.unwrapped.np_random.bit_generator.state = origin
+        self.reset()
+        for action in actions:
+            self.step(action)
 
 
 def has_display() -> bool:

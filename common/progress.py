@@ -33,15 +33,15 @@ class Training:
 
     running: the part of the running reward that each episode keeps; the book's is 0.9, in some listings another.
 
-    generators: other random generators that the run draws from, by name.
+    others: what else --resume must bring back: random generators that the run draws from, a worker, by name.
 
     steps: environment steps so far.  episode: episodes so far.
     """
 
-    def __init__(self, config: Options, agent, *envs, best_of: int = 0, running: float = 0.9, **generators):
+    def __init__(self, config: Options, agent, *envs, best_of: int = 0, running: float = 0.9, **others):
         self.config, self.agent, self.best_of, self.running = config, agent, best_of, running
         envs = {f"env_{i}": env.unwrapped.np_random for i, env in enumerate(envs)}
-        self.state = {"agent": agent, **envs, **generators}
+        self.state = {"agent": agent, **envs, **others}
         self.folder = config.model_folder
         self.rows: list[list] = []  # episode, steps, reward, running reward, seconds
         self.steps = self.episode = 0

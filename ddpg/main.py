@@ -91,7 +91,7 @@ def test(config, agent):
 def main():
     config = command.parse(Config, PRESETS)
     env = environments.make(config.env, config.seed, "human" if config.render else None)
-    environments.require_actions(env, "continuous", "reinforce, ac, a2c, a3c, trpo or ppo")
+    environments.require_actions(env, "continuous", "reinforce, ac, a2c, a3c, trpo, ppo or acktr")
     with loading():  # only now: --help and a wrong flag are answered at once
         from ddpg.agent import DDPG
     state_dim, action_dim, action_range = environments.dimensions(env)

@@ -1,6 +1,7 @@
 """A2C: the sum of the workers' gradients, advantages, time limits, resuming, and that it learns."""
 
 import itertools
+import signal
 
 import gym
 import numpy as np
@@ -361,6 +362,31 @@ def test_resume_goes_on_with_weights_optimisers_and_statistics(tmp_path):
     table = np.loadtxt(tmp_path / "model/a2c/CartPole-v1/episodes.csv", delimiter=",", skiprows=1)
     np.testing.assert_array_equal(table[:, 0], np.arange(1, len(table) + 1))
     np.testing.assert_array_equal(table[:, 2], np.diff(table[:, 1], prepend=0))  # reward 1 a step
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+def test_resume_equals_uninterrupted(tmp_path, env_id, monkeypatch):
+    """Stopped by Ctrl-C in the middle of every episode."""
+    settings = dict(steps=2400, n_steps=7, workers=4)
+    whole = run(tmp_path / "whole", env_id, **settings)
+    own, calls = A2C.update, itertools.count(1)
+
+    def update(self, *batch):
+        own(self, *batch)
+        if next(calls) == 37:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(A2C, "update", update)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", env_id, **settings)
+    resumed = run(tmp_path / "parts", env_id, resume=True, **settings)
+    for new, expected in zip(resumed.weights, whole.weights, strict=True):
+        np.testing.assert_array_equal(new, expected)
+    tables = [
+        np.loadtxt(tmp_path / name / "model/a2c" / env_id / "episodes.csv", delimiter=",", skiprows=1)
+        for name in ("whole", "parts")
+    ]
+    np.testing.assert_array_equal(tables[0][:, :4], tables[1][:, :4])
 
 
 @pytest.mark.parametrize("env_id, steps, at_least", [("CartPole-v1", 150_000, 450), ("Pendulum-v1", 600_000, -220)])

@@ -19,6 +19,7 @@ from common import checkpoint, environments, playing, weights
 from common.acting import MLP
 from common.command import Options, Range, UserError
 from common.compiling import compiled
+from common.environments import Replayable
 from common.normalising import Normaliser
 from common.progress import Training
 from common.quiet import quiet
@@ -294,6 +295,33 @@ class Echo(gym.Env):
 
     def step(self, action):
         return action, 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "LunarLander-v2"])
+def test_an_episode_is_played_again_from_a_checkpoint(tmp_path, env_id):
+    """The third episode, in its middle; what comes after it is the same too, the next start state included."""
+    env, other = (Replayable(environments.make(env_id, seed)) for seed in (3, 4))
+    actions = iter(np.random.default_rng(0).integers(2, size=999))
+
+    def step(each, action):
+        state, reward, terminated, truncated, _ = each.step([action - 0.5] if env_id == "Pendulum-v1" else action)
+        return [*state, reward], terminated or truncated
+
+    for _ in range(3):
+        env.reset()
+        for _ in range(7):
+            step(env, next(actions))
+    other.reset()
+    step(other, 0)
+    checkpoint.save(tmp_path / "run.npz", envs=[env])
+    checkpoint.load(tmp_path / "run.npz", envs=[other])
+    for _ in range(300):
+        action = next(actions)
+        (seen, done), (again, done_again) = step(env, action), step(other, action)
+        np.testing.assert_array_equal(seen, again)
+        assert done == done_again
+        if done:
+            np.testing.assert_array_equal(env.reset()[0], other.reset()[0])
 
 
 def test_actions_are_clipped_and_moved_into_unequal_bounds():

@@ -1,9 +1,16 @@
-"""The mathematics of chapter 6 by independent means: NumPy, SciPy, TFP, numerical integration, Monte Carlo."""
+"""The mathematics of chapter 6 by independent means: NumPy, SciPy, TFP, numerical integration, Monte Carlo.
 
+First what the folders compute, by their own methods; then, on small examples, the statements that nobody computes.
+"""
+
+import itertools
+from types import SimpleNamespace
+
+import gym
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy import integrate, stats
+from scipy import integrate, optimize, special, stats
 from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
@@ -351,3 +358,423 @@ def test_sac_soft_update():
     w, t = agent.soft_q_net1.all_weights[0].numpy(), agent.target_soft_q_net1.all_weights[0].numpy()
     assert agent.target_soft_update(agent.soft_q_net1, agent.target_soft_q_net1, 0.25) is agent.target_soft_q_net1
     np.testing.assert_allclose(agent.target_soft_q_net1.all_weights[0], 0.25 * w + 0.75 * t, rtol=1e-5, atol=1e-6)
+
+
+# Statements of the chapter that no folder computes, in NumPy on small examples
+
+GAMMA, ALPHA = 0.8, 0.4
+P = np.random.default_rng(0).dirichlet(np.ones(4), (4, 3))  # P[s, a, s']
+R = np.random.default_rng(1).normal(0, 1, (4, 3))
+
+
+def complex_slope(f, x):
+    """The gradient of f at x [n] by complex steps: exact to rounding."""
+    return np.array([f(x + 1e-20j * e).imag / 1e-20 for e in np.eye(len(x))])
+
+
+def test_ou_process_6_1_tends_to_its_mean_and_to_the_variance_sigma_squared_over_two_theta():
+    """Moments of x + theta (mu - x) dt + sigma sqrt(dt) w, step by step, for ever shorter dt; the class has dt = 1."""
+    theta, mu, sigma = 0.5, 3.0, 0.7
+    gaps = []
+    for dt in (1.0, 0.1, 0.01):
+        mean, variance, correlation = -5.0, 0.0, 1.0
+        for _ in range(int(60 / dt)):
+            mean, variance = mean + theta * (mu - mean) * dt, (1 - theta * dt) ** 2 * variance + sigma**2 * dt
+        for _ in range(round(1 / dt)):
+            correlation *= 1 - theta * dt
+        assert mean == pytest.approx(mu, abs=1e-6)
+        assert variance == pytest.approx(sigma**2 * dt / (1 - (1 - theta * dt) ** 2))
+        gaps.append((abs(variance - sigma**2 / (2 * theta)), abs(correlation - np.exp(-theta))))
+    assert (np.diff(gaps, axis=0) < 0).all() and np.max(gaps[2]) < 0.002
+    agent = DDPG(1, 3, np.ones(1, np.float32), hidden=(8,), noise="ou", ou_theta=0.2, memory_capacity=10)
+    x, agent.ou[:] = [], 1.0
+    for noise in (0.0, 1.0):
+        agent.rng = SimpleNamespace(standard_normal=lambda *_, noise=noise: np.float32([noise]))
+        agent.get_action(np.zeros(3))
+        x.append(agent.ou[0])
+    assert x[0] == pytest.approx(0.8)
+    assert (x[1] - 0.8 * x[0]) ** 2 / (1 - 0.8**2) == pytest.approx(1)
+
+
+def test_bellmans_equation_of_a_deterministic_policy_6_2_6_3():
+    pi, d = np.array([2, 0, 1, 1]), np.eye(12).reshape(4, 3, 12)
+    step = np.einsum("sat,tb->satb", P, np.eye(3)[pi]).reshape(12, 12)  # from (s, a) to (s', pi(s'))
+    q = sum(GAMMA**t * d @ np.linalg.matrix_power(step, t) @ R.ravel() for t in range(150))  # the definition
+    np.testing.assert_allclose(q, R + GAMMA * P @ q[np.arange(4), pi], atol=1e-10)
+
+
+BEND, PULL, TILT = np.random.default_rng(2).normal(0, 1, (3, 4, 4))
+
+
+def move(a):
+    """P(s'|s, a) of four states and one real action for each, a [4]."""
+    e = np.exp(BEND + a[:, None] * PULL)
+    return e / e.sum(1, keepdims=True)
+
+
+def gain(a):
+    return np.sin(TILT[0] * a) + TILT[1] * a - a**2 / 2
+
+
+def follow(theta):
+    """J from a uniform start, V, and rho of the policy a = tanh(theta[s])."""
+    a = np.tanh(theta)
+    v = np.linalg.solve(np.eye(4) - GAMMA * move(a), gain(a))
+    return v.mean(), v, np.linalg.solve((np.eye(4) - GAMMA * move(a)).T, np.full(4, 0.25))
+
+
+def test_the_deterministic_policy_gradient_6_5_6_6():
+    """Exact for the policy's own discounted visits; for another policy's states it is an approximation that climbs."""
+    theta, other = np.array([0.3, -0.8, 0.5, 1.0]), np.array([-1.0, 0.7, 0.0, -0.4])
+    exact = complex_slope(lambda x: follow(x)[0], theta)
+    _, v, rho = follow(theta)
+
+    def q(a):
+        return gain(a) + GAMMA * move(a) @ v
+
+    a = np.tanh(theta)
+    grad_a = np.array([complex_slope(lambda x, s=s: q(x)[s], a)[s] for s in range(4)])
+    chain = grad_a * (1 - a**2)  # the second line of (6.5), for each state
+    whole = np.array([complex_slope(lambda x, s=s: q(np.tanh(x))[s], theta)[s] for s in range(4)])
+    np.testing.assert_allclose(chain, whole, atol=1e-12)  # the first line
+    np.testing.assert_allclose(rho * chain, exact, atol=1e-10)
+    off_policy = follow(other)[2] * chain
+    assert np.abs(off_policy - exact).max() > 0.01
+    assert follow(theta + 0.01 * off_policy)[0] > follow(theta)[0]
+    sample = np.random.default_rng(3).choice(4, 20_000, p=rho / rho.sum())
+    mean = np.bincount(sample, minlength=4) / len(sample) * chain  # (6.6)
+    np.testing.assert_allclose(mean, exact / rho.sum(), atol=0.02 * np.abs(chain).max())
+
+
+def test_the_greedy_backup_6_9_finds_the_best_policy():
+    q = np.zeros((4, 3))
+    for _ in range(150):
+        q = R + GAMMA * P @ q.max(1)
+    values = []
+    for pi in itertools.product(range(3), repeat=4):
+        rows = np.arange(4), np.array(pi)
+        values.append(np.linalg.solve(np.eye(4) - GAMMA * P[rows], R[rows]))
+    np.testing.assert_allclose(q.max(1), np.max(values, 0), atol=1e-10)
+
+
+NOISE = np.array([-0.6, 0.0, 0.6])  # each as likely as the others
+
+
+def noisy(target):
+    """(6.10): the table with every combination of independent noise, [combinations, actions]."""
+    return target + np.array(list(itertools.product(NOISE, repeat=len(target))))
+
+
+@pytest.mark.parametrize("target", [[1.0, 1.0, 1.0], [1.0, 0.8, 0.3], [-2.0, -1.5, -1.2]])
+def test_the_maximum_overestimates_6_10_6_11(target):
+    target = np.array(target)
+    approx = noisy(target)
+    np.testing.assert_allclose(approx.mean(0), target, atol=1e-12)  # no entry is biased
+    z = GAMMA * (approx.max(1) - target.max())
+    assert z.mean() > 0.02
+    assert (z < 0).any()  # the mean is positive, not every Z
+
+
+def test_noise_that_never_changes_the_best_action_does_no_harm_6_11():
+    """E[Z] > 0, as the text says, holds where noise can reverse an order; else it is 0."""
+    target = np.array([3.0, 0.0, 0.5])
+    assert (noisy(target).max(1) - target.max()).mean() == pytest.approx(0, abs=1e-12)
+
+
+def test_for_two_equal_actions_and_normal_noise_the_error_is_known_6_11():
+    def density_times_maximum(z):
+        return z * 2 * stats.norm.pdf(z) * stats.norm.cdf(z)
+
+    assert integrate.quad(density_times_maximum, -9, 9)[0] == pytest.approx(1 / np.sqrt(np.pi))
+    draws = np.random.default_rng(4).standard_normal((200_000, 2)).max(1).mean()
+    assert draws == pytest.approx(1 / np.sqrt(np.pi), abs=0.01)
+
+
+def test_a_table_overestimates_too_6_9():
+    """The text says that a table has no such problem. It has, as long as its entries are means of random rewards.
+
+    A state with two actions that earn 1 or -1 with equal chance, each tried n times: the table holds the two means.
+    """
+    bias = []
+    for n in (1, 4, 10):
+        chance = stats.binom.pmf(np.arange(n + 1), n, 0.5)
+        means = 2 * np.arange(n + 1) / n - 1
+        assert chance @ means == pytest.approx(0, abs=1e-12)
+        bias.append(chance @ np.maximum.outer(means, means) @ chance)
+    assert bias[0] == pytest.approx(0.5) and bias[0] > bias[1] > bias[2] > 0.1
+
+
+@pytest.mark.parametrize("target", [[1.0, 1.0], [1.0, 0.8]])
+def test_two_critics_cure_the_overestimation_6_12_6_13_6_14(target):
+    """The action is the best one of the first table, phi_1 of (6.12), (6.13); both tables have noise of their own."""
+    target = np.array(target)
+    first, second, smaller, true = [], [], [], []
+    for q1, q2 in itertools.product(noisy(target), repeat=2):
+        a = q1.argmax()
+        first.append(q1[a])
+        second.append(q2[a])
+        smaller.append(min(q1[a], q2[a]))  # (6.14)
+        true.append(target[a])
+    assert np.mean(first) > target.max() + 0.05
+    assert np.mean(second) == pytest.approx(np.mean(true))  # the second table knows nothing of the choice
+    assert np.mean(smaller) < np.mean(second) <= target.max()  # the smaller one: too low, if anything
+
+
+def test_smoothing_6_15_6_16_flattens_a_narrow_peak_and_wants_its_gamma():
+    """E[Q(a + eps)]: a curvature costs half of itself times the variance, a narrow peak almost all of its height."""
+    z, weight = np.polynomial.hermite_e.hermegauss(40)
+    weight = weight / weight.sum()
+    sigma = 0.2
+
+    def smoothed(q, a):
+        return weight @ q(a + sigma * z)
+
+    assert smoothed(lambda a: 1 - 3 * a**2, 0.0) == pytest.approx(1 - 3 * sigma**2)
+
+    def hill_and_peak(a):
+        return 0.8 * np.exp(-(a**2)) + np.exp(-(((a - 1) / 0.02) ** 2))
+
+    grid, eps = np.linspace(-1, 2, 301), np.linspace(-6, 6, 4001)
+    chance = stats.norm.pdf(eps) / stats.norm.pdf(eps).sum()
+    assert grid[hill_and_peak(grid).argmax()] == pytest.approx(1)
+    assert grid[np.argmax([chance @ hill_and_peak(a + sigma * eps) for a in grid])] < 0.3
+    as_printed = corrected = 0.0
+    for _ in range(200):
+        as_printed, corrected = 1 + as_printed, 1 + GAMMA * corrected  # reward 1, Q the same everywhere
+    assert corrected == pytest.approx(1 / (1 - GAMMA)) and as_printed == 200
+
+
+# Soft policy iteration (6.17 to 6.24) on the MDP P, R
+
+
+def entropy(pi):
+    return -(pi * np.log(pi)).sum(-1)
+
+
+def soft_values(pi):
+    """V [4] by definition (6.18): discounted rewards and entropies of all steps, added up; Q [4, 3] by (6.19)."""
+    move, v = np.einsum("sa,sat->st", pi, P), np.zeros(4)
+    for t in range(150):
+        v = v + GAMMA**t * np.linalg.matrix_power(move, t) @ ((pi * R).sum(1) + ALPHA * entropy(pi))
+    return v, R + GAMMA * P @ v
+
+
+def soft_backup(pi, q):
+    """(6.21), with V of (6.20)."""
+    return R + GAMMA * P @ (pi * (q - ALPHA * np.log(pi))).sum(1)
+
+
+def softest(q):
+    """(6.23)."""
+    e = np.exp((q - q.max(1, keepdims=True)) / ALPHA)
+    return e / e.sum(1, keepdims=True)
+
+
+SOME = np.random.default_rng(5).dirichlet(np.ones(3), 4)
+
+
+def test_soft_values_6_17_to_6_20():
+    v, q = soft_values(SOME)
+    np.testing.assert_allclose(v, (SOME * (q - ALPHA * np.log(SOME))).sum(1), atol=1e-10)  # (6.20)
+    np.testing.assert_allclose(v, (SOME * q).sum(1) + ALPHA * entropy(SOME), atol=1e-10)
+    start = np.array([0.4, 0.3, 0.2, 0.1])
+    chance, total, states = start, 0.0, np.eye(4)  # (6.17) by following the distribution of states
+    for t in range(150):
+        total += GAMMA**t * chance @ ((SOME * R).sum(1) + ALPHA * entropy(SOME))
+        chance = np.einsum("s,sa,sat->t", chance @ states, SOME, P)
+    assert total == pytest.approx(start @ v)
+
+
+def test_soft_policy_evaluation_converges_from_anywhere_6_21():
+    """A contraction by gamma, whose fixed point is the soft Q."""
+    rng = np.random.default_rng(6)
+    q, other = rng.normal(0, 10, (2, 4, 3))
+    for _ in range(150):
+        new, new_other = soft_backup(SOME, q), soft_backup(SOME, other)
+        assert np.abs(new - new_other).max() <= GAMMA * np.abs(q - other).max() + 1e-12
+        q, other = new, new_other
+    np.testing.assert_allclose(q, soft_values(SOME)[1], atol=1e-10)
+
+
+def test_the_softmax_solves_6_22_as_scipy_does_6_23():
+    q = soft_values(SOME)[1]
+    best = softest(q)
+    for s in range(4):
+        found = optimize.minimize(
+            lambda x, s=s: -(special.softmax(x) @ q[s] + ALPHA * entropy(special.softmax(x))), [0.1, 0, 0]
+        )
+        np.testing.assert_allclose(best[s], special.softmax(found.x), atol=1e-5)
+        assert -found.fun == pytest.approx(ALPHA * np.log(np.exp(q[s] / ALPHA).sum()))  # alpha log Z(s)
+
+
+CHOICES = np.random.default_rng(7).dirichlet(np.ones(3), (4, 5))  # Pi: five distributions in each of four states
+
+
+def project(q, choices=CHOICES):
+    """(6.24): in each state that member of Pi whose KL to the softmax of q is least."""
+    kl = (choices * np.log(choices / softest(q)[:, None])).sum(2)
+    return choices[np.arange(4), kl.argmin(1)]
+
+
+def test_the_projection_6_24_is_the_minimum_of_6_26():
+    """alpha KL(pi || exp(Q / alpha) / Z) = E[alpha log pi - Q] + alpha log Z, and Z knows nothing of pi."""
+    q = soft_values(SOME)[1]
+    loss = (CHOICES * (ALPHA * np.log(CHOICES) - q[:, None])).sum(2)  # (6.26)
+    kl = (CHOICES * np.log(CHOICES / softest(q)[:, None])).sum(2)
+    log_z = np.log(np.exp(q / ALPHA).sum(1))
+    np.testing.assert_allclose(ALPHA * kl, loss + ALPHA * log_z[:, None], atol=1e-10)
+    np.testing.assert_array_equal(project(q), CHOICES[np.arange(4), loss.argmin(1)])
+
+
+@pytest.mark.parametrize("improve", [softest, project], ids=["all policies", "a restricted set"])
+def test_soft_policy_improvement_is_monotone_6_22_to_6_24(improve):
+    pi = CHOICES[:, 0]
+    q, gains = soft_values(pi)[1], []
+    for _ in range(8):
+        new = soft_values(improve(q))[1]
+        gains.append(new - q)
+        q = new
+    assert np.min(gains) > -1e-9
+    assert gains[0].max() > 0.05 and np.abs(gains[-1]).max() < 1e-6
+
+
+def soft_policy_iteration(improve, pi):
+    for _ in range(30):
+        pi = improve(soft_values(pi)[1])
+    return pi
+
+
+def test_theorem_6_1_all_policies():
+    """Against policies from anywhere, and against the neighbours of the best one."""
+    star, rng = soft_policy_iteration(softest, SOME), np.random.default_rng(8)
+    best = soft_values(star)[1]
+    anywhere = rng.dirichlet(np.ones(3), (200, 4))
+    near = special.softmax(np.log(star) + rng.normal(0, 0.2, (100, 4, 3)), 2)
+    for pi in [*anywhere, *near]:
+        assert (best >= soft_values(pi)[1] - 1e-9).all()
+    np.testing.assert_allclose(best, soft_values(soft_policy_iteration(softest, CHOICES[:, 1]))[1], atol=1e-8)
+
+
+def test_theorem_6_1_a_restricted_set_of_policies():
+    """All 625 policies of Pi, one by one."""
+    best = soft_values(soft_policy_iteration(project, CHOICES[:, 0]))[1]
+    for choice in itertools.product(range(5), repeat=4):
+        pi = CHOICES[np.arange(4), list(choice)]
+        move = np.einsum("sa,sat->st", pi, P)
+        v = np.linalg.solve(np.eye(4) - GAMMA * move, (pi * R).sum(1) + ALPHA * entropy(pi))
+        assert (best >= R + GAMMA * P @ v - 1e-9).all()
+
+
+def test_a_set_that_ties_states_together_has_no_monotone_improvement_6_24():
+    """Policies that act alike in all states, the KL averaged over the states, as a network and (6.26) do it."""
+    tied = np.random.default_rng(39).dirichlet(np.ones(3), 40)
+    q = soft_values(np.tile(tied[0], (4, 1)))[1]
+    kl = (tied[:, None] * np.log(tied[:, None] / softest(q))).sum(2).mean(1)
+    new = soft_values(np.tile(tied[kl.argmin()], (4, 1)))[1]
+    assert (new - q).min() < -0.01
+
+
+def test_the_soft_bellman_residual_6_25_is_0_at_the_soft_q():
+    """With the mean of V inside, as printed. One sample of S' adds its variance to the loss, not to the gradient."""
+    v, q = soft_values(SOME)
+    residual = q - R - GAMMA * P @ (SOME * (q - ALPHA * np.log(SOME))).sum(1)
+    np.testing.assert_allclose(residual, 0, atol=1e-10)
+    guess = q[0, 0] + 0.7
+    sampled = guess - R[0, 0] - GAMMA * v  # one for each s'
+    assert P[0, 0] @ sampled == pytest.approx(0.7)
+    variance = P[0, 0] @ (v - P[0, 0] @ v) ** 2
+    assert P[0, 0] @ sampled**2 == pytest.approx(0.7**2 + GAMMA**2 * variance)
+
+
+@pytest.mark.parametrize("log_std", [-0.7, -2.0])
+def test_reparameterised_and_likelihood_ratio_gradients_agree_6_26_6_27_6_28(log_std):
+    """A squashed Gaussian, a = tanh(m + exp(l) eps), and a Q of one action.
+
+    The reparameterised one "often" has less variance: by far where the policy is narrow, not always where it is wide.
+    """
+    z, weight = np.polynomial.hermite_e.hermegauss(100)
+    weight, m = weight / weight.sum(), 0.3
+
+    def q(a):
+        return np.sin(2 * a) - a**2
+
+    def log_prob(u, m, log_std):
+        """Of a = tanh(u)."""
+        return -(((u - m) / np.exp(log_std)) ** 2) / 2 - log_std - np.log(2 * np.pi) / 2 - np.log(1 - np.tanh(u) ** 2)
+
+    def loss(m, log_std):
+        """(6.26), as an integral over u: no sample, no noise."""
+
+        def weighed(u):
+            log_pi = log_prob(u, m, log_std)
+            return np.exp(log_pi) * (1 - np.tanh(u) ** 2) * (ALPHA * log_pi - q(np.tanh(u)))
+
+        return integrate.quad(weighed, m - 8 * np.exp(log_std), m + 8 * np.exp(log_std), epsabs=1e-12)[0]
+
+    h = 1e-4
+    exact = [
+        (loss(m + h, log_std) - loss(m - h, log_std)) / (2 * h),
+        (loss(m, log_std + h) - loss(m, log_std - h)) / (2 * h),
+    ]
+
+    def inside(x, eps):
+        """(6.28), before the mean."""
+        u = x[0] + np.exp(x[1]) * eps  # (6.27)
+        return ALPHA * log_prob(u, *x) - q(np.tanh(u))
+
+    x = np.array([m, log_std])
+    reparameterised = np.array([complex_slope(lambda y, e=e: inside(y, e), x) for e in z])
+    u = m + np.exp(log_std) * z
+    score = np.stack([z / np.exp(log_std), z**2 - 1], 1)
+    ratio = score * (ALPHA * log_prob(u, m, log_std) - q(np.tanh(u)))[:, None]
+    np.testing.assert_allclose(weight @ reparameterised, exact, atol=1e-5)
+    np.testing.assert_allclose(weight @ ratio, exact, atol=1e-5)
+    variance = [weight @ (g - weight @ g) ** 2 for g in (reparameterised, ratio)]
+    if log_std == -2:
+        assert (variance[0] < variance[1] / 20).all()
+    else:
+        assert variance[0][0] > variance[1][0]
+
+
+def test_alpha_6_29_is_the_multiplier_of_the_entropy_constraint():
+    """max E[Q] under H >= kappa: SciPy's answer, the dual's minimum, and where descent on (6.29) ends, are one."""
+    q, kappa = np.array([1.0, 0.2, -0.5]), 0.8
+
+    def policy(alpha):
+        e = np.exp((q - q.max()) / alpha)
+        return e / e.sum()
+
+    primal = optimize.minimize(
+        lambda x: -special.softmax(x) @ q,
+        [0.1, 0, 0],
+        method="SLSQP",
+        constraints={"type": "ineq", "fun": lambda x: entropy(special.softmax(x)) - kappa},
+        options={"ftol": 1e-14, "maxiter": 500},
+    )
+
+    def dual(alpha):
+        """The maximum over pi of E[Q] + alpha (H - kappa)."""
+        return alpha * np.log(np.exp(q / alpha).sum()) - alpha * kappa
+
+    lowest = optimize.minimize_scalar(dual, bounds=(0.01, 5), method="bounded", options={"xatol": 1e-8})
+    assert lowest.fun == pytest.approx(-primal.fun, abs=1e-6)
+    np.testing.assert_allclose(policy(lowest.x), special.softmax(primal.x), atol=1e-4)
+    alpha = 2.0
+    for _ in range(500):
+        p = policy(alpha)
+        slope = p @ (-np.log(p) - kappa)  # of (6.29), the policy held fast
+        assert slope == pytest.approx((dual(alpha + 1e-6) - dual(alpha - 1e-6)) / 2e-6, abs=1e-6)
+        alpha -= 0.1 * slope
+    assert alpha == pytest.approx(lowest.x, abs=1e-3)
+    assert entropy(policy(alpha)) == pytest.approx(kappa, abs=1e-3)
+
+
+def test_pendulums_reward_6_5_1():
+    """Of the angle, the speed and the torque; the text says acceleration for the last one."""
+    env = gym.make("Pendulum-v1", disable_env_checker=True)
+    state = env.reset(seed=0)[0]
+    for torque in (-2.0, 0.5, 2.0):
+        angle, speed = np.arctan2(state[1], state[0]), state[2]
+        state, reward, *_ = env.step(np.array([torque], np.float32))
+        assert reward == pytest.approx(-(angle**2 + 0.1 * speed**2 + 0.001 * torque**2), rel=1e-4)
+        assert np.hypot(*state[:2]) == pytest.approx(1, abs=1e-6)
