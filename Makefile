@@ -15,7 +15,7 @@ train: $(VENV)/installed
 	$(BIN)/python $(ALG)/main.py --train $(ARGS)
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ os.environ["XLA_CACHE"] = "0"  # in this process no two compiled functions are t
 from common.loading import loading
 
 with loading():
-    import tensorflow  # noqa: F401
+    import tensorlayer  # noqa: F401  and with it TensorFlow
 
 ROOT = Path(__file__).resolve().parents[1]
 ALGORITHMS = sorted(path.parent.name for path in ROOT.glob("*/agent.py"))
@@ -40,7 +40,7 @@ def command(tmp_path):
             env={**{key: value for key, value in os.environ.items() if key not in hidden}, **environment},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=1200,
         )
 
     return run

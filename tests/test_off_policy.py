@@ -1,5 +1,6 @@
 """DDPG, TD3 and SAC as they run: memory, delayed updates, time limits, resume, saving, learning."""
 
+import functools
 import importlib
 import inspect
 
@@ -254,12 +255,24 @@ def test_a_memory_keeps_its_steps_when_an_agent_gets_it(cls):
 # saving
 
 
+@pytest.fixture(scope="module")
+def learned():
+    """For an algorithm an agent that has learned a little, to be read only."""
+
+    @functools.cache
+    def get(algorithm):
+        _, agent, _ = build(algorithm, seed=1)
+        remember(agent, 100)
+        learn(agent, 3)
+        return agent
+
+    return get
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("hdf5", [False, True])
-def test_save_and_load(algorithm, hdf5, tmp_path):
-    _, agent, _ = build(algorithm, seed=1)
-    remember(agent, 100)
-    learn(agent, 3)
+def test_save_and_load(algorithm, hdf5, learned, tmp_path):
+    agent = learned(algorithm)
     agent.save(tmp_path, hdf5)
     _, other, _ = build(algorithm, seed=2)
     other.load(tmp_path)

@@ -462,8 +462,8 @@ def training(folder):
 
 
 def wait_for_the_end_of(group):
-    """Fail unless all processes of the group end within 20 seconds (multiprocessing's own helper is the last to go)."""
-    deadline = time.time() + 20
+    """Fail unless all processes of the group end (multiprocessing's own helper is the last to go)."""
+    deadline = time.time() + 300  # seconds; a busy machine needs some
     with pytest.raises(ProcessLookupError):
         while time.time() < deadline:
             os.killpg(group, 0)
@@ -474,7 +474,7 @@ def wait_for_the_end_of(group):
 def test_ctrl_c_reaches_all_processes_and_only_one_answers(tmp_path):
     process = training(tmp_path)
     os.killpg(process.pid, signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=1200)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr and "Weights and episodes.csv" in stdout
     assert len((tmp_path / "model/reinforce/Pong-v0/episodes.csv").read_text().splitlines()) == 1 + 4  # a whole batch
@@ -482,11 +482,13 @@ def test_ctrl_c_reaches_all_processes_and_only_one_answers(tmp_path):
 
 
 ENDLESS = """
+import os
 import gym
 from gym.envs.classic_control import CartPoleEnv
 
 class Endless(CartPoleEnv):
     def step(self, action):
+        open(f"{os.getpid()}.steps", "w").close()
         return self.reset()[0], 1.0, False, False, {}
 
 gym.register("Endless-v0", entry_point=Endless)
@@ -505,14 +507,13 @@ def test_the_second_ctrl_c_does_not_wait_for_the_players(tmp_path):
         text=True,
         start_new_session=True,
     )
-    while not (tmp_path / "image").exists() and process.poll() is None:  # training begins once --out was tried
+    while len(list(tmp_path.glob("*.steps"))) < 2 and process.poll() is None:  # until both players play
         time.sleep(0.1)
-    time.sleep(3)
     os.killpg(process.pid, signal.SIGINT)
     assert any("Ctrl-C again stops at once" in line for line in process.stderr)
     os.killpg(process.pid, signal.SIGINT)
     try:
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=1200)
     finally:
         process.kill()
     assert (process.returncode, stderr) == (130, "\nStopped.\n")

@@ -16,7 +16,7 @@ import gym
 import ray
 from gym.envs.classic_control import CartPoleEnv
 
-FOLDER = pathlib.Path({folder!r})
+FOLDER = pathlib.Path({folder!r}) / pathlib.Path({folder!r}, "test").read_text()  # that of the test which runs now
 
 class Mortal(CartPoleEnv):
     '''CartPole; the first of its processes that has taken 1000 steps is killed, as by a power cut.'''
@@ -53,11 +53,10 @@ gym.register("Nan-v0", entry_point=Nan, max_episode_steps=500)
 """
 
 
-@pytest.fixture
-def cluster(tmp_path):
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory):
     """The address of two nodes on this machine, whose processes know the module `mortal`; and its folder."""
-    folder = tmp_path / "cluster"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("cluster")
     (folder / "mortal.py").write_text(MORTAL.format(folder=str(folder)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder))
@@ -68,6 +67,16 @@ def cluster(tmp_path):
     nodes.shutdown()
 
 
+@pytest.fixture
+def cluster(nodes, request):
+    """The address of the two nodes, and a folder of the test's own where `mortal` leaves word."""
+    address, modules = nodes
+    folder = modules / re.sub(r"\W+", "-", request.node.name)
+    folder.mkdir()
+    (modules / "test").write_text(folder.name)
+    return address, folder
+
+
 def run(algorithm, out, *flags, **environment):
     """The finished command; `environment`: variables."""
     return subprocess.run(
@@ -75,7 +84,7 @@ def run(algorithm, out, *flags, **environment):
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
     )
 
 
@@ -84,7 +93,7 @@ def test_two_nodes_learn_cartpole_and_go_on_when_a_worker_is_killed(cluster, tmp
     address, folder = cluster
     lr = ("--hidden", "64", "64", "--lr-a", "1e-3", "--lr-c", "2e-3")
     flags = ("--env", "mortal:Mortal-v0", "--ray", address, "--steps", "40000", "--n-steps", "40", *lr)
-    result = run(algorithm, tmp_path, *flags, PYTHONPATH=str(folder))
+    result = run(algorithm, tmp_path, *flags, PYTHONPATH=str(folder.parent))
     assert result.returncode == 0, result.stderr
     assert (folder / "killed").exists()
     nodes = [file.read_text() for file in folder.glob("*.process")]
@@ -98,7 +107,7 @@ def test_two_nodes_learn_cartpole_and_go_on_when_a_worker_is_killed(cluster, tmp
 
 def test_a_worker_that_raises_ends_the_run_with_its_error(cluster, tmp_path):
     address, folder = cluster
-    result = run("a3c", tmp_path, "--env", "mortal:Broken-v0", "--ray", address, PYTHONPATH=str(folder))
+    result = run("a3c", tmp_path, "--env", "mortal:Broken-v0", "--ray", address, PYTHONPATH=str(folder.parent))
     assert result.returncode == 1
     assert re.fullmatch(r"(.|\n)*\nRuntimeError: the pole broke\n", result.stderr)
 
@@ -116,7 +125,7 @@ def test_a_worker_that_raises_ends_the_run_with_its_error(cluster, tmp_path):
 )
 def test_what_is_no_number_ends_the_run_and_is_not_saved(cluster, tmp_path, env_id, flags, error):
     address, folder = cluster
-    result = run("a3c", tmp_path, "--env", env_id, "--ray", address, *flags, PYTHONPATH=str(folder))
+    result = run("a3c", tmp_path, "--env", env_id, "--ray", address, *flags, PYTHONPATH=str(folder.parent))
     assert result.returncode == 1
     model = tmp_path / "model/a3c" / env_id.replace(":", "-")
     # where the workers took half a minute to start, weights have been saved before that, and the message says so
