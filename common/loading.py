@@ -1,5 +1,6 @@
 """TensorFlow and what comes with it, loaded in less time than `import tensorflow` alone takes."""
 
+import atexit
 import contextlib
 import gc
 import importlib.abc
@@ -80,3 +81,4 @@ def loading():
             sys.meta_path.remove(later)
             gc.enable()
             gc.freeze()
+            atexit.register(gc.unfreeze)  # an environment made before is to end as ever
