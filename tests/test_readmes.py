@@ -45,6 +45,11 @@ def cells(line):
     return re.findall(r"((?:`[^`]*`|[^|`])*)\|", line.strip().removeprefix("|"))
 
 
+def blocks(prose):
+    """How many paragraphs and items of lists a piece of text has."""
+    return sum(len(re.findall(r"^- ", part, re.M)) or 1 for part in re.split(r"\n\s*\n", prose) if part.strip())
+
+
 def sections(text):
     """[(heading, prose, code lines, table rows)] of a page."""
     found = []
@@ -76,6 +81,8 @@ def differences(english, chinese):
     found = []
     for (heading, prose, code, rows), (heading_, prose_, code_, rows_) in zip(mine, theirs, strict=True):
         here = f"{heading} / {heading_}: "
+        if blocks(prose) != blocks(prose_):
+            found.append(here + f"{blocks(prose)} and {blocks(prose_)} paragraphs and items")
         if facts(heading) != facts(heading_):
             found.append(here + "numbers or code of the heading")
         for what, a, b in zip(("numbers", "code", "figures"), facts(prose), facts(prose_), strict=True):
@@ -112,7 +119,8 @@ def test_each_language_links_to_the_other_below_the_title(folder):
 @pytest.mark.parametrize("language", [0, 1])
 def test_a_missing_heading_row_command_or_figure_is_seen(folder, language):
     """Each of them is taken out of one of the two pages in turn."""
-    lines = pair(folder)[language].splitlines()
+    pages = pair(folder)
+    lines = pages[language].splitlines()
     fenced = False
     tried = Counter()
     for i, line in enumerate(lines):
@@ -121,7 +129,7 @@ def test_a_missing_heading_row_command_or_figure_is_seen(folder, language):
         kind = "command" if command else {"#": "heading", "|": "row", "!": "figure"}.get(line[:1])
         if kind:
             tried[kind] += 1
-            both = pair(folder)
+            both = [*pages]
             shortened = [IMAGE.sub("", line, count=1)] if kind == "figure" else []
             both[language] = "\n".join([*lines[:i], *shortened, *lines[i + 1 :]])
             if kind == "heading" and i == 0:
