@@ -34,7 +34,7 @@ def numbers(text):
 
 
 def facts(text):
-    """The numbers, the `code` and the figures of a piece of text, and where its links lead."""
+    """The numbers, the `code` and the figures of a piece of text; where its links lead is no part of it."""
     figures = IMAGE.findall(text)
     text = LINK.sub(r"\1", IMAGE.sub("", text))
     return numbers(CODE.sub(" ", text)), Counter(CODE.findall(text)), figures
