@@ -270,8 +270,8 @@ class ACKTR:
 
     def move(self, model, steps):
         """Add a [n_in + 1, n_out] to the weights and the bias of each Dense layer, Eq. (5.43)."""
-        weights = model.trainable_weights
-        for W, b, step in zip(weights[::2], weights[1::2], steps, strict=True):
+        variables = model.trainable_weights
+        for W, b, step in zip(variables[::2], variables[1::2], steps, strict=True):
             W.assign_add(step[:-1])
             b.assign_add(step[-1])
 

@@ -77,6 +77,13 @@ ROWS = [
         "--env CartPole-v1 --steps 150000 --workers 8 --n-steps 5",
         {"Stable-Baselines3": peer("sb3", "A2C", "CartPole-v1", 60000, 10000, envs=8, n_steps=5)},
     ),
+    Row(
+        "ACKTR, CartPole-v1, 64x64, 16 environments, 20 steps (peer: A2C, which has it easier)",
+        "acktr",
+        20000,
+        "--env CartPole-v1 --steps 150000 --workers 16 --n-steps 20",
+        {"Stable-Baselines3": peer("sb3", "A2C", "CartPole-v1", 60000, 10000, envs=16, n_steps=20)},
+    ),
     *(
         Row(
             f"A3C, BipedalWalker-v3, 128x128, 2 {workers}, an update for 80 steps (peer: A2C, 2 processes)",

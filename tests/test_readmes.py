@@ -1,0 +1,211 @@
+"""Each README in two languages: the same headings, commands, tables, figures, numbers and links; no link leads nowhere.
+
+Sentences are not compared, but what a section says in numbers and in `code` is. A million is 100 万 here.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ["", *sorted(page.parent.name for page in ROOT.glob("*/main.py"))]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")])
+
+CODE = re.compile(r"`([^`]+)`")
+IMAGE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
+LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)]+)\)")
+UNITS = {"million": 10**6, "万": 10**4}
+NUMBER = re.compile(r"(?<![A-Za-z0-9_.])([-+]?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)*(?:e-?[0-9]+)?)(?: ?(million|万))?")
+
+
+def numbers(text):
+    """How often each number is in the text; 0.4 to 0.7 million and 40 万至 70 万 are the same two."""
+    text = re.sub(r"([0-9.]+) to ([0-9.]+) million", r"\1 million to \2 million", text)
+    found = Counter()
+    for number, unit in NUMBER.findall(text):
+        number = number.replace(",", "")
+        section = number.count(".") > 1  # 5.10.2
+        found[number if section else Decimal(number) * UNITS.get(unit, 1)] += 1
+    return found
+
+
+def facts(text):
+    """The numbers, the `code` and the figures of a piece of text; where its links lead is no part of it."""
+    figures = IMAGE.findall(text)
+    text = LINK.sub(r"\1", IMAGE.sub("", text))
+    return numbers(CODE.sub(" ", text)), Counter(CODE.findall(text)), figures
+
+
+def cells(line):
+    """The cells of a table's line; a | inside `code` ends none."""
+    return re.findall(r"((?:`[^`]*`|[^|`])*)\|", line.strip().removeprefix("|"))
+
+
+def blocks(prose):
+    """How many paragraphs and items of lists a piece of text has."""
+    return sum(len(re.findall(r"^- ", part, re.M)) or 1 for part in re.split(r"\n\s*\n", prose) if part.strip())
+
+
+def sections(text):
+    """[(heading, prose, code lines, table rows)] of a page."""
+    found = []
+    fenced = False
+    before = ""
+    for line in text.splitlines():
+        if line.startswith("```"):
+            fenced = not fenced
+            found[-1][2].append(line)
+        elif fenced or (line.startswith("    ") and (not before.strip() or before.startswith("    "))):
+            # A comment has its own words, but it is there in both.
+            found[-1][2].append(re.sub(r"(^|\s+)#.*", "  #", line))
+        elif re.match(r"#+ ", line):
+            found.append((line, [], [], []))
+        elif line.startswith("|"):
+            found[-1][3].append([facts(cell) for cell in cells(line)])
+        else:
+            found[-1][1].append(line)
+        before = line
+    return [(heading, "\n".join(prose), code, rows) for heading, prose, code, rows in found]
+
+
+def differences(english, chinese):
+    """What one page has and the other has not, in words; links are test_links_lead_to_the_same_places."""
+    mine, theirs = sections(english), sections(chinese)
+    levels = [[len(heading.split()[0]) for heading, *_ in page] for page in (mine, theirs)]
+    if levels[0] != levels[1]:
+        return [f"headings: {levels[0]} and {levels[1]}"]
+    found = []
+    for (heading, prose, code, rows), (heading_, prose_, code_, rows_) in zip(mine, theirs, strict=True):
+        here = f"{heading} / {heading_}: "
+        if blocks(prose) != blocks(prose_):
+            found.append(here + f"{blocks(prose)} and {blocks(prose_)} paragraphs and items")
+        if facts(heading) != facts(heading_):
+            found.append(here + "numbers or code of the heading")
+        for what, a, b in zip(("numbers", "code", "figures"), facts(prose), facts(prose_), strict=True):
+            if a != b:
+                only = f"{a - b} and {b - a}" if isinstance(a, Counter) else f"{a} and {b}"
+                found.append(here + f"{what} of the text: {only}")
+        if code != code_:
+            found.append(here + f"commands: {sorted({*code} ^ {*code_})}")
+        if [len(row) for row in rows] != [len(row) for row in rows_]:
+            found.append(here + f"{len(rows)} and {len(rows_)} rows, or another number of columns")
+            continue
+        for i, (row, row_) in enumerate(zip(rows, rows_, strict=True)):
+            found += [here + f"row {i}: {a} and {b}" for a, b in zip(row, row_, strict=True) if a != b]
+    return found
+
+
+def pair(folder):
+    return [(ROOT / folder / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_both_languages_have_the_same_content(folder):
+    assert differences(*pair(folder)) == []
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_each_language_links_to_the_other_below_the_title(folder):
+    english, chinese = (text.splitlines() for text in pair(folder))
+    assert english[1:4] == ["", "[中文说明](README.zh-CN.md)", ""]
+    assert chinese[1:4] == ["", "[English](README.md)", ""]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("language", [0, 1])
+def test_a_missing_heading_row_command_or_figure_is_seen(folder, language):
+    """Each of them is taken out of one of the two pages in turn."""
+    pages = pair(folder)
+    lines = pages[language].splitlines()
+    fenced = False
+    tried = Counter()
+    for i, line in enumerate(lines):
+        fenced ^= line.startswith("```")
+        command = fenced and not line.startswith("```")
+        kind = "command" if command else {"#": "heading", "|": "row", "!": "figure"}.get(line[:1])
+        if kind:
+            tried[kind] += 1
+            both = [*pages]
+            shortened = [IMAGE.sub("", line, count=1)] if kind == "figure" else []
+            both[language] = "\n".join([*lines[:i], *shortened, *lines[i + 1 :]])
+            if kind == "heading" and i == 0:
+                continue  # a page without a title is no page
+            assert differences(*both), line
+    assert len(tried) >= (3 if folder == "" else 4), tried
+
+
+def test_a_changed_number_or_name_is_seen():
+    table = "# T\n\nSome 5 `a`.\n\n| A | B |\n|---|---|\n| 15 million `--x` | -3.5 |\n"
+    chinese = table.replace("15 million", "1,500 万")
+    assert not differences(table, chinese)
+    for old, new in [("1,500", "150"), ("-3.5", "3.5"), ("--x", "--y"), ("| 1", "| | 1"), ("`a`", "a"), ("5 `", "6 `")]:
+        assert old in chinese and differences(table, chinese.replace(old, new)), (old, new)
+
+
+def slug(heading):
+    """GitHub's anchor of a heading: letters (of any script), marks, digits, _ and - stay, spaces turn into -."""
+    text = LINK.sub(r"\1", re.sub(r"^#+ ", "", heading)).strip().lower()
+    kept = ((c, unicodedata.category(c)) for c in text)
+    return "".join(c for c, kind in kept if c in "- " or kind in ("Nd", "Pc") or kind[0] in "LM").replace(" ", "-")
+
+
+def anchors(page):
+    """The anchors of a page, in order; the second of two equal ones ends in -1."""
+    seen = Counter()
+    found = []
+    for heading, *_ in sections(page.read_text(encoding="utf-8")):
+        name = slug(heading)
+        found.append(f"{name}-{seen[name]}" if seen[name] else name)
+        seen[name] += 1
+    return found
+
+
+def links(page):
+    """Every (target file, anchor) that a page links to or shows, code left out; the file is "" for the web."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    found = []
+    for target in [target for _, target in LINK.findall(CODE.sub("", text))] + IMAGE.findall(text):
+        if "://" in target:
+            found.append(("", target))
+        else:
+            path, _, anchor = target.partition("#")
+            found.append(((page.parent / path).resolve() if path else page, anchor))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_no_link_leads_nowhere(page):
+    for target, anchor in links(page):
+        if target:
+            assert target.exists(), target
+            assert not anchor or anchor in anchors(target), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_links_lead_to_the_same_places(folder):
+    """A Chinese page links to Chinese READMEs, and to the heading that is at the same place as in English."""
+
+    def places(name):
+        for target, anchor in links(ROOT / folder / name):
+            if not target:
+                yield anchor
+            else:
+                index = anchors(target).index(anchor) if anchor else None
+                yield str(target).replace(".zh-CN", ""), index
+
+    assert Counter(places("README.md")) == Counter(places("README.zh-CN.md"))
+    for name in ("README.md", "README.zh-CN.md"):
+        own = ROOT / folder / name
+        others = [target for target, _ in links(own) if target and target.name.startswith("README")]
+        assert sum(target.name != name for target in others) == 1, f"{own} links to the other language"
+
+
+def test_githubs_anchors():
+    """As GitHub makes them: punctuation goes, also the Chinese; letters of any script stay."""
+    assert slug("## 5.9 ACKTR") == "59-acktr"
+    assert slug("## A generator and its judge (section 5.4)") == "a-generator-and-its-judge-section-54"
+    assert slug("## 多台机器（用 `--ray`）：Worker 节点") == "多台机器用---rayworker-节点"
