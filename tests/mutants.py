@@ -27,6 +27,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 LIST = Path(__file__).with_suffix(".txt")
 FILES = {"ch5": "equations_ch5", "ch6": "equations_ch6", "off": "off_policy"}
+START = "fork" if sys.platform == "linux" else "spawn"  # what was imported before a fork need not be again
 LIMIT = 300  # seconds that a mutant may take
 
 
@@ -73,7 +74,7 @@ def main(folders: list[str]) -> int:
         print(f"there are no mutants of {', '.join(sorted(unknown))}")
         return 2
     os.environ.update(JIT_COMPILE="0", TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")  # XLA compiles for longer
-    if hasattr(os, "fork"):  # imported once: the processes inherit them. TensorLayer would start TensorFlow's threads
+    if START == "fork":  # not TensorLayer, which starts TensorFlow's threads: a fork would hang
         import gym  # noqa: F401
         import scipy.stats  # noqa: F401
         import tensorflow_probability  # noqa: F401
@@ -87,7 +88,7 @@ def hunt(root: Path, mutants: list[Mutant]) -> int:
         texts = [each.text(root) for each in mutants]
         with tempfile.TemporaryDirectory() as folder:
             tree = Path(folder) / "copy"
-            shutil.copytree(root, tree, ignore=shutil.ignore_patterns(".*", "__pycache__", "model", "image"))
+            shutil.copytree(root, tree, ignore=shutil.ignore_patterns(".*", "*venv*", "__pycache__", "model", "image"))
             tests = sorted({test for each in mutants for test in each.tests})
             if failed := run(tree, tests):
                 raise RuntimeError(f"the code as it is fails {failed}")
@@ -104,9 +105,8 @@ def hunt(root: Path, mutants: list[Mutant]) -> int:
     except (ValueError, RuntimeError) as error:
         print(error)
         return 2
-    print(
-        f"{len(survivors)} of {len(mutants)} mutants survive ({time.monotonic() - start:.0f} s)", *survivors, sep="\n"
-    )
+    print(f"{len(survivors)} of {len(mutants)} mutants survive ({time.monotonic() - start:.0f} s)")
+    print("".join(f"{each}\n" for each in survivors), end="")
     return 1 if survivors else 0
 
 
@@ -116,9 +116,7 @@ def run(tree: Path, tests: list[str]) -> str:
     Raises RuntimeError with the end of what pytest says if they can't be run, or don't come to an end.
     """
     log = tree.parent / "log"
-    process = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn").Process(
-        target=_pytest, args=(tree, tests, log)
-    )
+    process = multiprocessing.get_context(START).Process(target=_pytest, args=(tree, tests, log))
     process.start()
     process.join(LIMIT + 10 * len(tests))
     if process.is_alive():
@@ -126,10 +124,10 @@ def run(tree: Path, tests: list[str]) -> str:
         process.join()
         raise RuntimeError(f"no end in {LIMIT} s: {' '.join(tests)}")
     output = log.read_text(encoding="utf-8")
-    if process.exitcode not in (0, 1):
-        raise RuntimeError(f"{output[-3000:]}\npytest ended with status {process.exitcode}: {' '.join(tests)}")
     failed = re.findall(r"^(?:FAILED|ERROR) \S+?::(\S+)", output, re.M)
-    return failed[0] if process.exitcode else ""
+    if process.exitcode not in (0, 1) or len(failed) != process.exitcode:
+        raise RuntimeError(f"{output[-3000:]}\npytest ended with status {process.exitcode}: {' '.join(tests)}")
+    return failed[0] if failed else ""
 
 
 def _pytest(tree, tests, log):
