@@ -1,6 +1,6 @@
 # make train             learn Pendulum with PPO:   .venv is made and filled on the first call
 # make train ALG=ppo ARGS="--env CartPole-v1"       another algorithm, other flags
-# make test | lint | bench | clean
+# make test | lint | mutants | bench | clean      (make mutants ARGS="ppo sac": those folders')
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +9,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 PEERS ?= .venv-bench
 
-.PHONY: train test lint bench clean
+.PHONY: train test lint mutants bench clean
 
 train: $(VENV)/installed
 	$(BIN)/python $(ALG)/main.py --train $(ARGS)
@@ -20,6 +20,9 @@ test: $(VENV)/installed-dev
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+mutants: $(VENV)/installed-dev
+	$(BIN)/python tests/mutants.py $(ARGS)
 
 bench: $(VENV)/installed-dev $(PEERS)/installed
 	$(BIN)/python benchmarks/speed.py --peers $(PEERS)/bin/python $(ARGS)

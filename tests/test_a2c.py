@@ -88,6 +88,19 @@ def test_learning_rates_fall_linearly_until_the_last_step(end_lr):
     np.testing.assert_allclose(rates, [(0.4 * x, 0.8 * x) for x in np.interp(range(6), [0, 4], [1, end_lr])], rtol=1e-6)
 
 
+def test_an_update_sees_states_by_the_statistics_of_those_before_it():
+    agent, seen = make(), []
+    before = np.random.default_rng(1).normal(2, 3, (50, 3))
+    agent.normaliser.update(before)
+    states, actions, rewards, done = batch(agent)
+    update = agent._update
+    agent._update = lambda *arguments: seen.append(arguments[0]) or update(*arguments)
+    agent.update(states, actions, rewards, done)
+    np.testing.assert_allclose(seen[0], (states - before.mean(0)) / before.std(0), rtol=1e-4, atol=1e-6)
+    after = np.concatenate([before, states[:-1].reshape(-1, 3)])  # each state once: the last begin the next segment
+    np.testing.assert_allclose(agent.normaliser.mean, after.mean(0), rtol=1e-5)
+
+
 SETTINGS = dict(gamma=0.5, gae_lambda=0.1, lr_a=0.1, lr_c=0.1, end_lr=0.5, entropy=2.0, max_grad_norm=0.01)
 
 
@@ -148,10 +161,10 @@ def test_discrete_gradients_by_hand():
 def test_advantage_by_hand():
     """Two workers; the first one's episode ends after its second step."""
     agent = make(gamma=0.5, gae_lambda=0.5)
-    value = np.float32([[1, 0], [2, 0], [3, 0], [4, 8]])
+    value = np.float32([[1, 0], [2, 0], [3, 0], [6, 8]])
     reward, done = np.float32([[1, 1], [1, 0], [1, 0]]), np.float32([[0, 0], [1, 0], [0, 0]])
-    # first: 1+2/2-1 = 1, 1-2 = -1, 1+4/2-3 = 0, and 1 + (-1)/4; second: 1, 0, 8/2 = 4, then 4/4 = 1 and 1 + 1/4
-    np.testing.assert_allclose(agent.advantage(value, reward, done), [[0.75, 1.25], [-1, 1], [0, 4]])
+    # first: 1+2/2-1 = 1, 1-2 = -1, 1+6/2-3 = 1, and 1 + (-1)/4; second: 1, 0, 8/2 = 4, then 4/4 = 1 and 1 + 1/4
+    np.testing.assert_allclose(agent.advantage(value, reward, done), [[0.75, 1.25], [-1, 1], [1, 4]])
 
 
 def test_limits_of_lambda():

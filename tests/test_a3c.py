@@ -445,7 +445,12 @@ def test_one_worker_equals_a_plain_synchronous_computation_bit_for_bit(tmp_path,
 
 def test_every_worker_works_and_every_update_is_counted(tmp_path):
     """In the listing all threads share one loop variable: one worker does everything."""
-    given = []
+    given, worked = [], []
+
+    class Named(Worker):
+        def work(self, *arguments):
+            worked.append(self.name)
+            super().work(*arguments)
 
     class Counting(ACNet):
         def apply_gradients(self, g_psi, g_theta, states):
@@ -455,7 +460,8 @@ def test_every_worker_works_and_every_update_is_counted(tmp_path):
     config = Config(out=tmp_path, env="CartPole-v1", steps=4000, hidden=(16,), n_steps=10, workers=4)
     shared = keywords(config, ACNet)
     globalAC = Counting("Global_Net", 4, 2, None, **shared)
-    train(config, globalAC, [Worker(f"Worker_{i}", **(shared | keywords(config, Worker))) for i in range(4)])
+    train(config, globalAC, [Named(f"Worker_{i}", **(shared | keywords(config, Worker))) for i in range(4)])
+    assert sorted(worked) == ["Worker_0", "Worker_1", "Worker_2", "Worker_3"]
     threads = {threading.current_thread().name, "Worker_1", "Worker_2", "Worker_3"}  # the first may draw a window
     assert {name for name, _ in given} == threads
     assert globalAC.updates == len(given) == globalAC.actor_opt.iterations.numpy()

@@ -109,6 +109,11 @@ def test_n_step_returns_by_hand(end, done):
     assert agent.state_buffer == agent.reward_buffer == []
 
 
+def test_rewards_are_scaled():
+    rows = rows_of(make(n_steps=2, reward_scale=0.5), [2.0, 4.0, 8.0], "done")
+    assert [total for _, _, _, total, _, _ in rows] == [2.0, 4.0, 4.0]
+
+
 def test_one_step_is_the_td_error_of_algorithm_5_19():
     assert rows_of(make(), [1.0, 2.0], "done") == [(0, 1, 0, 1.0, 0.5, 0), (1, 2, 1, 2.0, 0.5, 1)]
 

@@ -370,10 +370,10 @@ def test_what_is_no_number_is_an_error(name):
 def test_advantage_by_hand():
     """Two workers; the first one's episode ends after its second step."""
     agent = make(gamma=0.5, gae_lambda=0.5)
-    value = np.float32([[1, 0], [2, 0], [3, 0], [4, 8]])
+    value = np.float32([[1, 0], [2, 0], [3, 0], [6, 8]])
     reward, done = np.float32([[1, 1], [1, 0], [1, 0]]), np.float32([[0, 0], [1, 0], [0, 0]])
-    # first: 1+2/2-1 = 1, 1-2 = -1, 1+4/2-3 = 0, and 1 + (-1)/4; second: 1, 0, 8/2 = 4, then 4/4 = 1 and 1 + 1/4
-    np.testing.assert_allclose(agent.advantage(value, reward, done), [[0.75, 1.25], [-1, 1], [0, 4]])
+    # first: 1+2/2-1 = 1, 1-2 = -1, 1+6/2-3 = 1, and 1 + (-1)/4; second: 1, 0, 8/2 = 4, then 4/4 = 1 and 1 + 1/4
+    np.testing.assert_allclose(agent.advantage(value, reward, done), [[0.75, 1.25], [-1, 1], [1, 4]])
 
 
 def test_a_worker_goes_on_where_it_stopped_and_begins_anew_where_an_episode_ends():

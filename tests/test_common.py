@@ -220,14 +220,14 @@ def test_checkpoint_restores_the_random_generator(tmp_path):
 
 def test_checkpoint_keeps_what_training_changes_and_not_what_the_constructor_was_given(tmp_path):
     """A resumed run takes its learning rates and the like from its own flags."""
-    settings = dict(lr_a=1.0, gamma=0.5), dict(lr_a=2.0, gamma=0)
+    settings = dict(lr_a=1.0, gamma=1), dict(lr_a=2.0, gamma=0)
     old, new = (DDPG(1, 3, np.float32([2]), memory_capacity=9, **each) for each in settings)
     old.variance, old.pointer = 0.125, 4
     old.actor_opt.iterations.assign(7)
     checkpoint.save(tmp_path / "run.npz", agent=old)
     checkpoint.load(tmp_path / "run.npz", agent=new)
     assert (new.variance, new.pointer, int(new.actor_opt.iterations)) == (0.125, 4, 7)
-    assert (float(new.actor_opt.learning_rate), new.gamma) == (2, 0)
+    assert (float(new.actor_opt.learning_rate), new.lr_a, new.gamma) == (2, 2, 0)
 
 
 def test_a_run_of_an_older_version_is_refused(tmp_path):

@@ -153,9 +153,11 @@ def test_learning_moves_every_weight_and_acting_none(algorithm):
 @pytest.mark.parametrize("algorithm", ["td3", "sac"])
 def test_a_buffer_smaller_than_the_random_steps_does_not_hold_learning_up(algorithm, tmp_path):
     config, agent, env = build(algorithm, out=tmp_path, episodes=2, start_steps=300, replay_buffer_size=70)
-    before = all_weights(agent)
+    before, sampled, sample_action = all_weights(agent), [], agent.policy_net.sample_action
+    object.__setattr__(agent.policy_net, "sample_action", lambda: sampled.append(sample_action()) or sampled[-1])
     importlib.import_module(f"{algorithm}.main").train(config, agent, env)
     assert len(agent.replay_buffer) == 70 and agent.replay_buffer.position == 400
+    assert len(sampled) == 300
     optimiser = agent.q_optimizer1 if algorithm == "td3" else agent.soft_q_optimizer1
     assert int(optimiser.iterations) == 150  # after steps 300, 350 and 400
     assert any((a != b).any() for a, b in zip(all_weights(agent), before, strict=True))

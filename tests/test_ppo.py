@@ -270,15 +270,21 @@ def test_the_critic_learns_the_discounted_sum_whatever_lambda_is():
     np.testing.assert_allclose(agent.cumulative_reward_buffer, [0.5 + 0.9 * (-1 + 0.9 * 2), -1 + 0.9 * 2, 2], rtol=1e-6)
 
 
-def test_the_loop_closes_a_path_at_ends_limits_and_full_batches(monkeypatch, tmp_path, ends):
+@pytest.mark.parametrize("batch_size", [3, 4, 7])  # a batch is full at a true end; at a time limit; in between
+def test_the_loop_closes_a_path_at_ends_limits_and_full_batches(monkeypatch, tmp_path, ends, batch_size):
     """done is a true end only, and the state is the last one of the episode, not the first one of the next."""
-    calls, original = [], PPO.finish_path
-    monkeypatch.setattr(PPO, "finish_path", lambda self, s, done: calls.append((*s, done)) or original(self, s, done))
-    config = Config(train=True, env="Ends-v0", steps=16, batch_size=7, hidden=(8,), out=tmp_path)
+    closed, original = [], PPO.finish_path
+
+    def finish_path(self, state, done):
+        if self.reward_buffer:  # else there is no path to close
+            closed.append((*state, done))
+        original(self, state, done)
+
+    monkeypatch.setattr(PPO, "finish_path", finish_path)
+    config = Config(train=True, env="Ends-v0", steps=16, batch_size=batch_size, hidden=(8,), out=tmp_path)
     train(config, PPO(2, 2, None, hidden=(8,)), ends)
-    ended = [(0, 3, True), (1, 5, False), (2, 3, True), (3, 5, False)]
-    full = [(1, 4, False), (3, 3, False)]  # after 7 and 14 steps
-    assert sorted(calls) == sorted(ended + full)
+    steps = [(e, t, t == 3 and e % 2 == 0) for e in range(4) for t in range(1, 4 if e % 2 == 0 else 6)]
+    assert closed == [(e, t, done) for i, (e, t, done) in enumerate(steps, 1) if done or t == 5 or i % batch_size == 0]
 
 
 def test_a_time_limit_is_not_an_end(constant):

@@ -44,6 +44,14 @@ def test_returns_by_hand():
     np.testing.assert_allclose(agent._discount_and_norm_rewards(), [3.0, 4.0, 4.0, 8.0])
 
 
+def test_rewards_are_scaled_and_the_value_of_what_was_cut_is_not():
+    agent = make(gamma=0.5, baseline="value", reward_scale=0.1)
+    states = play_path(agent, [10.0, 20.0, 40.0])
+    tail = agent.critic(states).numpy()[3, 0]
+    agent.finish_path(states[3], False)
+    np.testing.assert_allclose(agent.return_buffer, [3 + tail / 8, 4 + tail / 4, 4 + tail / 2], rtol=1e-5)
+
+
 def test_normalised_returns_by_hand():
     agent = make(gamma=0.5)
     play_path(agent, [1.0, 2.0, 4.0])

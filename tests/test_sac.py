@@ -69,6 +69,14 @@ def test_update_is_algorithm_6_28_step_by_step():
         assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(before, all_weights(agent), strict=True))
 
 
+def test_targets_begin_as_copies_and_twins_apart():
+    agent = SAC(3, 2, ReplayBuffer(10), 8, RANGE)
+    for net, target_net in agent.pairs:
+        for w, target_w in zip(net.all_weights, target_net.all_weights, strict=True):
+            np.testing.assert_array_equal(w, target_w)
+    assert (agent.soft_q_net1.all_weights[0].numpy() != agent.soft_q_net2.all_weights[0].numpy()).all()
+
+
 def test_settings_count_when_they_change_between_two_updates():
     agent, twin = make(), make()
     changes = dict(soft_q_lr=0.1, policy_lr=0.01, alpha_lr=0.2, alpha=0.3, log_std_max=-0.3, log_std_min=-0.6)

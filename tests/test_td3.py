@@ -67,6 +67,14 @@ def test_update_is_algorithm_6_27_round_by_round():
         assert all(max(moved[i : i + 6]) > 1e-3 for i in range(0, 36, 6))  # each of the six networks
 
 
+def test_targets_begin_as_copies_and_twins_apart():
+    agent = TD3(3, 2, ReplayBuffer(10), 8, RANGE)
+    for net, target_net in agent.pairs:
+        for w, target_w in zip(net.all_weights, target_net.all_weights, strict=True):
+            np.testing.assert_array_equal(w, target_w)
+    assert (agent.q_net1.all_weights[0].numpy() != agent.q_net2.all_weights[0].numpy()).all()
+
+
 def test_delays_policy_and_targets():
     _, agent, _ = build("td3", policy_target_update_interval=3)
     remember(agent, 100)
