@@ -46,6 +46,12 @@ def command(tmp_path):
     return run
 
 
+@pytest.fixture
+def without_xla(monkeypatch):
+    """Updates as plain graphs, which are there in a third of the time: where it matters what an update is given."""
+    monkeypatch.setattr("common.compiling.xla_works", lambda: False)
+
+
 class Constant(gym.Env):
     """Reward 1 at every step and no end but the time limit: every state is worth 1 / (1 - gamma)."""
 

@@ -104,6 +104,7 @@ def test_an_update_sees_states_by_the_statistics_of_those_before_it():
 SETTINGS = dict(gamma=0.5, gae_lambda=0.1, lr_a=0.1, lr_c=0.1, end_lr=0.5, entropy=2.0, max_grad_norm=0.01)
 
 
+@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_setting_counts_at_any_time(name):
     """After the first update too: the compiled one takes settings as data."""
@@ -327,6 +328,7 @@ def test_a_mean_through_tanh_stays_within_the_bounds():
         np.testing.assert_allclose(agent.policy(np.ones(3)), size, atol=1.0 if kind[1] is None else 1e-6)
 
 
+@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("hdf5", [False, True])
 def test_save_and_load_bring_back_the_statistics_too(tmp_path, hdf5):
     agent, other = make(seed=1), make(seed=2)
@@ -366,6 +368,7 @@ def test_same_seed_same_run(tmp_path, env_id):
     assert (first != other).any()
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_resume_goes_on_with_weights_optimisers_and_statistics(tmp_path):
     before = run(tmp_path, steps=1000)
     count, iterations = before.normaliser.count.copy(), before.actor_opt.iterations.numpy()

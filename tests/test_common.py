@@ -415,7 +415,9 @@ def test_environment_variable_decides_on_xla(monkeypatch, choice, expected):
 
 def test_without_xla_an_update_gives_the_same_result():
     script = (
-        "import numpy as np\nfrom ppo.agent import PPO\nfrom common.compiling import xla_works\n"
+        "import numpy as np\nfrom common.loading import loading\n"
+        "with loading():\n    from ppo.agent import PPO\n"
+        "from common.compiling import xla_works\n"
         "agent = PPO(3, 1, np.ones(1, np.float32), hidden=(8,))\n"
         "for i in range(128):\n    s = np.sin(np.arange(3) + i)\n"
         "    agent.store_transition(s, agent.get_action(s), s[0])\n"

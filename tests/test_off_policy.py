@@ -150,6 +150,7 @@ def test_learning_moves_every_weight_and_acting_none(algorithm):
     np.testing.assert_allclose(get_action(agent, state[0]), policy()[0], rtol=1e-4)
 
 
+@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("algorithm", ["td3", "sac"])
 def test_a_buffer_smaller_than_the_random_steps_does_not_hold_learning_up(algorithm, tmp_path):
     config, agent, env = build(algorithm, out=tmp_path, episodes=2, start_steps=300, replay_buffer_size=70)
