@@ -5,7 +5,7 @@ import tensorflow as tf
 import tensorlayer as tl
 from tensorflow_probability import distributions as tfd
 
-from common import weights
+from common import vectors, weights
 from common.acting import MLP, sample
 from common.compiling import compiled
 from common.environments import Replayable
@@ -96,15 +96,15 @@ class A2C:
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
         act = None if self.discrete else {"linear": None, "tanh": tf.nn.tanh}[mean]  # of logits, or of the mean
         self.actor = self._network(state_dim, hidden, action_dim, gain=0.01, act=act, scale=action_bound)
-        self.log_std = tf.Variable(tf.fill(0 if self.discrete else action_dim, float(log_std)), name="log_std")
-        self.actor_weights = [*self.actor.trainable_weights, *([] if self.discrete else [self.log_std])]
-        self.weights = [*self.critic.trainable_weights, *self.actor_weights]
+        log_std = tf.Variable(tf.fill(0 if self.discrete else action_dim, float(log_std)), name="log_std")
+        (self.psi,) = vectors.one_variable(self.critic)
+        self.theta, self.log_std = vectors.one_variable(self.actor, log_std)
         self.normaliser, self.no_normalising = Normaliser(state_dim), no_normalising
 
         self.actor_opt = tf.optimizers.Adam(lr_a)
         self.critic_opt = tf.optimizers.Adam(lr_c)
-        self.actor_opt.build(self.actor_weights)
-        self.critic_opt.build(self.critic.trainable_weights)
+        self.actor_opt.build([self.theta])
+        self.critic_opt.build([self.psi])
 
         self.policy, self.value = MLP(self.actor), MLP(self.critic)
         self._refresh()
@@ -150,19 +150,19 @@ class A2C:
 
         Arguments: see `Worker.collect`.  g_theta is that of -J, as optimisers descend.
         """
-        value = tf.reshape(self.critic(tf.reshape(states, [-1, self.state_dim])), states.shape[:2])
-        adv = self.advantage(value, rewards, done)
-        target = tf.reshape(adv + value[:-1], [-1])
-        adv, action = tf.reshape(adv, [-1]), tf.reshape(actions, [-1, *actions.shape[2:]])
-        state = tf.reshape(states[:-1], [-1, self.state_dim])
         with tf.GradientTape() as tape:
-            J_psi = tf.reduce_sum(tf.square(target - self.critic(state)[:, 0]))  # J(psi) of Algorithm 5.20
-        g_psi = tape.gradient(J_psi, self.critic.trainable_weights)
+            value = tf.reshape(self.critic(tf.reshape(states, [-1, self.state_dim])), states.shape[:2])
+            adv = tf.stop_gradient(self.advantage(value, rewards, done))
+            target = adv + tf.stop_gradient(value[:-1])
+            J_psi = tf.reduce_sum(tf.square(target - value[:-1]))  # J(psi) of Algorithm 5.20
+        g_psi = tape.gradient(J_psi, self.psi)
+        state, action = tf.reshape(states[:-1], [-1, self.state_dim]), tf.reshape(actions, [-1, *actions.shape[2:]])
+        adv = tf.reshape(adv, [-1])
         with tf.GradientTape() as tape:
             pi = self.pi(state)
             J_theta = tf.reduce_sum(pi.log_prob(action) * adv + self.entropy * pi.entropy())  # J(theta)
             loss = -J_theta
-        return g_psi, tape.gradient(loss, self.actor_weights), J_psi
+        return g_psi, tape.gradient(loss, self.theta), J_psi
 
     @compiled
     def _update(self, states, actions, rewards, done, progress):
@@ -170,14 +170,14 @@ class A2C:
         g_psi, g_theta, J_psi = self.gradients(states, actions, rewards, done)
         n = tf.size(rewards, tf.float32)  # steps taken
         left = 1 - (1 - self.end_lr) * progress  # the part of the learning rates
-        self._descend(self.critic_opt, self.lr_c * left, [g / n for g in g_psi])
-        self._descend(self.actor_opt, self.lr_a * left, [g / n for g in g_theta])
-        return J_psi, *map(tf.identity, self.weights)  # read here, the new weights cost next to nothing
+        self._descend(self.critic_opt, self.lr_c * left, g_psi / n)
+        self._descend(self.actor_opt, self.lr_a * left, g_theta / n)
+        return J_psi, tf.identity(self.psi), tf.identity(self.theta)  # read here, they cost next to nothing
 
     def _descend(self, optimizer, learning_rate, gradient):
         """One step of the optimiser with the gradient, shortened to max_grad_norm if it is longer."""
         optimizer.learning_rate.assign(learning_rate)
-        optimizer.apply(tf.clip_by_global_norm(gradient, self.max_grad_norm)[0])
+        optimizer.apply([tf.clip_by_norm(gradient, self.max_grad_norm)])
 
     def update(self, states, actions, rewards, done):
         """One round of Algorithm 5.20 on what the workers have collected.
@@ -186,31 +186,30 @@ class A2C:
         """
         progress = np.float32(min(self.steps / self.total_steps, 1) if self.total_steps else 0)
         results = self._update(self.normaliser(states), actions, rewards, done, progress)
-        loss, *new_weights = (x.numpy() for x in results)
+        loss, psi, theta = (x.numpy() for x in results)
         if not np.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss}")
         if not self.no_normalising:
             self.normaliser.update(states[:-1].reshape(-1, self.state_dim))
         self.steps += rewards.size
-        self._refresh(new_weights)
+        self._refresh(psi, theta)
 
     def get_weights(self):
-        """What a copy of this agent needs to act: the weights, as NumPy arrays, and the statistics of the states."""
-        return [w.numpy() for w in self.weights], self.normaliser.arrays
+        """What a copy of this agent needs to act: psi and theta, float32 vectors, and the statistics of the states."""
+        return self.psi.numpy(), self.theta.numpy(), self.normaliser.arrays
 
-    def set_weights(self, new_weights, statistics):
+    def set_weights(self, psi, theta, statistics):
         """Act from now on as the agent whose `get_weights` this is."""
         for name, array in self.normaliser.arrays.items():
             array[...] = statistics[name]
-        self._refresh(new_weights)
+        self._refresh(psi, theta)
 
-    def _refresh(self, new_weights=None):
+    def _refresh(self, *new_weights):
         """Bring the NumPy copies that act up to date with the networks."""
-        new_weights = new_weights or [w.numpy() for w in self.weights]
-        n = len(self.critic.trainable_weights)
-        self.value.refresh(new_weights[:n])
-        self.policy.refresh(new_weights[n:])
-        self.std = np.exp(self.log_std.numpy() if self.discrete else new_weights[-1])
+        psi, theta = new_weights or (self.psi.numpy(), self.theta.numpy())
+        self.value.refresh([psi])
+        self.policy.refresh([theta])
+        self.std = np.exp(theta[len(self.policy.vector) :])
 
     def get_action(self, s, greedy=False):
         """Actions for the states s [W, state_dim], float32 [W, action_dim] or int [W]; or for one state [state_dim].

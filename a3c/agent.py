@@ -99,7 +99,7 @@ class ACNet:
     """Actor and critic: the global ones (the master of Algorithm 5.21) or a worker's copy of them.
 
     psi, theta: all weights of the critic and of the actor (with log-std, if actions are continuous) as one float32
-        vector each; they act and travel. The networks have the same weights, to compute gradients.
+        vector each; they act and travel. critic_weights, actor_weights: the same for TensorFlow, to compute gradients.
     scope: 'Global_Net', or the worker's name; for messages, and copies of other names draw other actions.
     state_dim: length of a state.  By default this and what follows are the walker's.
     action_dim: length of an action, or the number of actions if they are discrete.
@@ -141,21 +141,20 @@ class ACNet:
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
         act = None if self.discrete else {"linear": None, "tanh": tf.nn.tanh}[mean]  # of logits, or of the mean
         self.actor = self._network(state_dim, hidden, action_dim, gain=0.01, act=act, scale=action_bound)
-        self.log_std = tf.Variable(tf.fill(0 if self.discrete else action_dim, float(log_std)), name="log_std")
-        self.critic_weights = self.critic.trainable_weights
-        self.actor_weights = [*self.actor.trainable_weights, *([] if self.discrete else [self.log_std])]
+        log_std = tf.Variable(tf.fill(0 if self.discrete else action_dim, float(log_std)), name="log_std")
+        (self.critic_weights,) = vectors.one_variable(self.critic)
+        self.actor_weights, self.log_std = vectors.one_variable(self.actor, log_std)
         self.normaliser, self.no_normalising = Normaliser(state_dim), no_normalising
 
         self.actor_opt = tf.optimizers.Adam(lr_a)
         self.critic_opt = tf.optimizers.Adam(lr_c)
-        self.actor_opt.build(self.actor_weights)
-        self.critic_opt.build(self.critic_weights)
+        self.actor_opt.build([self.actor_weights])
+        self.critic_opt.build([self.critic_weights])
         self.lock = threading.RLock()  # guards the global weights, the optimisers' slots and the statistics
         self.steps = self.updates = 0
 
-        self.psi, self.theta = (vectors.join(each).numpy() for each in (self.critic_weights, self.actor_weights))
-        self.value = MLP(self.critic, vectors.split(self.psi, self.critic_weights))  # views: it follows psi
-        self.policy = MLP(self.actor, vectors.split(self.theta, self.actor_weights))
+        self.psi, self.theta = self.critic_weights.numpy(), self.actor_weights.numpy()
+        self.value, self.policy = MLP(self.critic, self.psi), MLP(self.actor, self.theta)  # they follow the vectors
 
     def _network(self, state_dim, hidden, units, gain, act=None, scale=None):
         """Dense layers from state_dim to `units`; orthogonal weights learn faster than the default."""
@@ -196,21 +195,21 @@ class ACNet:
             pi = self.pi(state)
             J_theta = tf.reduce_mean(pi.log_prob(action) * adv + self.entropy * pi.entropy())  # J(theta)
             loss = -J_theta
-        return vectors.join(g_psi), vectors.join(tape.gradient(loss, self.actor_weights))
+        return g_psi, tape.gradient(loss, self.actor_weights)
 
     @compiled
     def _apply(self, g_psi, g_theta, progress):
         """The master's step, (psi, theta) after it; progress: the part of the training that is over."""
         left = 1 - (1 - self.end_lr) * progress  # the part of the learning rates
-        self._descend(self.critic_opt, self.lr_c * left, vectors.split(g_psi, self.critic_weights))
-        self._descend(self.actor_opt, self.lr_a * left, vectors.split(g_theta, self.actor_weights))
+        self._descend(self.critic_opt, self.lr_c * left, g_psi)
+        self._descend(self.actor_opt, self.lr_a * left, g_theta)
         self.log_std.assign(tf.minimum(self.log_std, self.max_log_std))
-        return vectors.join(self.critic_weights), vectors.join(self.actor_weights)
+        return tf.identity(self.critic_weights), tf.identity(self.actor_weights)
 
     def _descend(self, optimizer, learning_rate, gradient):
         """One step of the optimiser with the gradient, shortened to max_grad_norm if it is longer."""
         optimizer.learning_rate.assign(learning_rate)
-        optimizer.apply(tf.clip_by_global_norm(gradient, self.max_grad_norm)[0])
+        optimizer.apply([tf.clip_by_norm(gradient, self.max_grad_norm)])
 
     def apply_gradients(self, g_psi, g_theta, states):
         """The master of Algorithm 5.21: one step of the global network with a worker's gradients.
@@ -252,8 +251,8 @@ class ACNet:
         self.psi[:], self.theta[:], statistics = globalAC.get_weights()
         for name, array in self.normaliser.arrays.items():
             array[...] = statistics[name]
-        vectors.assign(self.critic_weights, self.psi)
-        vectors.assign(self.actor_weights, self.theta)
+        self.critic_weights.assign(self.psi)
+        self.actor_weights.assign(self.theta)
 
     def get_action(self, s, greedy=False):
         """An action for the state s [state_dim]: float32 [action_dim], or an int if actions are discrete.
@@ -282,7 +281,7 @@ class ACNet:
     def load(self, path="model/a3c"):
         """Read what `save` wrote. Raises UserError if it is missing, damaged or of another network."""
         weights.load(path, **self._parts())
-        self.psi[:], self.theta[:] = vectors.join(self.critic_weights), vectors.join(self.actor_weights)
+        self.psi[:], self.theta[:] = self.critic_weights.numpy(), self.actor_weights.numpy()
 
     def _parts(self):
         return dict(actor=[self.actor, self.log_std, self.normaliser.arrays], critic=[self.critic])

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 import tensorlayer as tl
 
-from common import weights
+from common import vectors, weights
 from common.acting import MLP, sample
 from common.compiling import compiled
 
@@ -31,8 +31,9 @@ class Actor:
         self.state_dim = state_dim
         self.rng = np.random.default_rng([seed, 1])  # of [seed] the environment draws
         self.model = network(self.rng, state_dim, hidden, action_num, gain=0.01)
+        (self.theta,) = vectors.one_variable(self.model)
         self.optimizer = tf.optimizers.Adam(lr)
-        self.optimizer.build(self.model.trainable_weights)
+        self.optimizer.build([self.theta])
         self.policy = MLP(self.model)
 
     def learn(self, state, action, td_error):
@@ -45,7 +46,7 @@ class Actor:
         with tf.GradientTape() as tape:
             log_prob = -tf.nn.sparse_softmax_cross_entropy_with_logits(action, self.model(state))
             loss = -tf.reduce_mean(log_prob * td_error)
-        self.optimizer.apply(tape.gradient(loss, self.model.trainable_weights))
+        self.optimizer.apply([tape.gradient(loss, self.theta)])
         if tf.executing_eagerly():  # within a compiled update there are no numbers yet
             self.policy.refresh()
         return loss
@@ -78,8 +79,9 @@ class Critic:
         self.state_dim, self.gamma, self.kind = state_dim, gamma, kind
         units = 1 if kind == "v" else action_num
         self.model = network(np.random.default_rng([seed, 2]), state_dim, hidden, units, gain=1.0)
+        (self.psi,) = vectors.one_variable(self.model)
         self.optimizer = tf.optimizers.Adam(lr)
-        self.optimizer.build(self.model.trainable_weights)
+        self.optimizer.build([self.psi])
 
     def next_value(self, state_, pi_=None, action_=None):
         """What a target takes the next state [batch, state_dim] to be worth, float32 [batch].
@@ -114,7 +116,7 @@ class Critic:
             value = output[:, 0] if self.kind == "v" else tf.gather(output, action, batch_dims=1)
             td_error = tf.stop_gradient(target) - value  # its gradient is that of -V: Eq. (5.8)
             loss = tf.reduce_mean(tf.square(td_error)) / 2  # Eq. (5.7)
-        self.optimizer.apply(tape.gradient(loss, self.model.trainable_weights))  # Eq. (5.6): down, not up
+        self.optimizer.apply([tape.gradient(loss, self.psi)])  # Eq. (5.6): down, not up
         return td_error
 
     def save(self, path="model/ac", hdf5=False):
@@ -164,18 +166,15 @@ class ActorCritic:
         self.state_buffer, self.action_buffer, self.reward_buffer = [], [], []  # the last L steps at most
 
     @compiled
-    def _update(self, packed):
+    def _update(self, state, action, reward, state_, done, discount, progress, noise):
         """One step of Algorithm 5.19; returns the TD error and the actor's new weights.
 
-        packed: float32, all that the step needs, end to end, as one array is cheaper to hand over than eight: state
-        and next state [state_dim], action, return of L steps, discount gamma^L, done, progress (the part of the
-        training that is over), and Gumbel noise [action_num], which samples A' of Eq. (5.12).
+        state, state_: float32 [1, state_dim].  action: int32 [1].  reward: the return of L steps.  discount: gamma^L.
+        done: 1 where the task ended in state_.  progress: the part of the training that is over.
+        noise: float32 [action_num], Gumbel noise, which samples A' of Eq. (5.12).
         """
-        sizes = [self.state_dim, self.state_dim, 1, 1, 1, 1, 1, self.action_num]
-        state, state_, action, reward, discount, done, progress, noise = tf.split(packed, sizes)
-        state, state_, action = state[None], state_[None], tf.cast(action, tf.int32)
         for part, lr in (self.actor, self.lr_a), (self.critic, self.lr_c):
-            part.optimizer.learning_rate.assign(lr * (1 - (1 - self.end_lr) * progress[0]))
+            part.optimizer.learning_rate.assign(lr * (1 - (1 - self.end_lr) * progress))
         logits_ = self.actor.model(state_)
         pi_, action_ = tf.nn.softmax(logits_), tf.argmax(logits_ + noise, 1, tf.int32)
         if self.critic.kind != "v":  # of Q as it is before its own step
@@ -184,7 +183,7 @@ class ActorCritic:
             state, reward, state_, done, action=action, pi_=pi_, action_=action_, discount=discount
         )
         self.actor.learn(state, action, td_error if self.critic.kind == "v" else advantage)
-        return td_error[0], *map(tf.identity, self.actor.model.trainable_weights)  # cheaper to read here than later
+        return td_error[0], tf.identity(self.actor.theta)  # cheaper to read here than later
 
     def learn(self, state, action, reward, state_, done, truncated=False):
         """Take in one step and learn from the step L - 1 before it; at an episode's end from all that are left.
@@ -199,13 +198,13 @@ class ActorCritic:
         while self.state_buffer and (len(self.state_buffer) == self.n_steps or done or truncated):
             n = len(self.reward_buffer)
             total = sum(self.gamma**k * r for k, r in enumerate(self.reward_buffer))
-            numbers = [self.action_buffer[0], total, self.gamma**n, done, progress]
-            noise = self.rng.gumbel(size=self.action_num)
-            packed = np.concatenate([self.state_buffer[0], state_, numbers, noise]).astype(np.float32)
-            td_error, *new_weights = (x.numpy() for x in self._update(packed))
+            step = self.state_buffer[0][None], np.int32(self.action_buffer[:1]), np.float32(total)
+            noise = self.rng.gumbel(size=self.action_num).astype(np.float32)
+            rest = np.float32(done), np.float32(self.gamma**n), np.float32(progress), noise
+            td_error, theta = (x.numpy() for x in self._update(*step, np.float32(state_)[None], *rest))
             if not np.isfinite(td_error):
                 raise FloatingPointError(f"the TD error is {td_error}")
-            self.actor.policy.refresh(new_weights)
+            self.actor.policy.refresh([theta])
             for buffer in (self.state_buffer, self.action_buffer, self.reward_buffer):
                 buffer.pop(0)
         self.steps += 1

@@ -3,6 +3,10 @@
 import numpy as np
 
 
+def _joined(arrays: list) -> np.ndarray:
+    return np.concatenate([np.ravel(array) for array in arrays])
+
+
 def _linear(x):
     return x
 
@@ -24,15 +28,18 @@ class MLP:
     The model is the source of truth: call `refresh` after each change of its weights. A copy sent to another process
     has the weights alone, so that it can act where TensorFlow is not loaded.
 
-    arrays: act with these instead of copies of `model.trainable_weights`: views of a vector that its owner writes, say.
+    vector: float32 [n], all weights end to end; who is given one acts with what its owner writes into it.
     """
 
-    def __init__(self, model, arrays: list | None = None):
+    def __init__(self, model, vector: np.ndarray | None = None):
         import tensorlayer as tl
 
         self.model = model
-        self.arrays = arrays or [w.numpy() for w in model.trainable_weights]
-        self.layers, weights = [], iter(self.arrays)
+        arrays = [w.numpy() for w in model.trainable_weights]
+        self.vector = _joined(arrays) if vector is None else vector
+        ends = np.cumsum([array.size for array in arrays])
+        views = zip(np.split(self.vector, ends), arrays, strict=False)  # in the vector, a log-std may follow
+        self.layers, weights = [], (view.reshape(array.shape) for view, array in views)
         for layer in model.all_layers:
             if isinstance(layer, tl.layers.Dense):
                 self.layers.append((next(weights), next(weights), ACTIVATIONS[layer.act and layer.act.__name__]))
@@ -44,11 +51,10 @@ class MLP:
 
         Raises FloatingPointError if one is no longer a finite number.
         """
-        weights = weights or [w.numpy() for w in self.model.trainable_weights]
-        for array, new in zip(self.arrays, weights, strict=False):  # a log-std may follow
-            array[...] = new
-            if not np.isfinite(array).all():
-                raise FloatingPointError("a weight is no longer a finite number")
+        new = _joined(weights or [w.numpy() for w in self.model.trainable_weights])
+        self.vector[: len(new)] = new[: len(self.vector)]  # of either, a log-std may be the rest
+        if not np.isfinite(self.vector).all():
+            raise FloatingPointError("a weight is no longer a finite number")
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """x: [input_dim] or [batch, input_dim] -> float32 [output_dim] or [batch, output_dim].

@@ -16,6 +16,7 @@ from common.acting import MLP
 from common.command import UserError
 from common.compiling import Settings
 from common.environments import Replayable
+from common.vectors import Part
 from common.weights import replacing
 
 OURS = {"common", "reinforce", "ac", "a2c", "a3c", "trpo", "ppo", "acktr", "ddpg", "td3", "sac"}
@@ -64,7 +65,7 @@ def _variables(value) -> list | None:
         return value.all_weights
     if isinstance(value, keras.optimizers.Optimizer):
         return [variable for variable in value.variables if variable is not value.learning_rate]
-    return [value] if isinstance(value, tf.Variable) else None
+    return [value] if isinstance(value, (tf.Variable, Part)) else None
 
 
 def _is_ours(value) -> bool:

@@ -29,7 +29,7 @@ def flat(agent):
 
 def variables(agent):
     """The same from the variables themselves."""
-    return np.concatenate([w.numpy().ravel() for w in (*agent.critic_weights, *agent.actor_weights)])
+    return np.concatenate([agent.critic_weights.numpy(), agent.actor_weights.numpy()])
 
 
 def halves(agent, vector):
@@ -110,8 +110,8 @@ class Descent:
 def test_gradients_land_on_the_global_network_and_nothing_else():
     copy, bystander, globalAC = net(seed=1), net(seed=2), net(seed=3, max_grad_norm=1e9)
     before = [flat(agent) for agent in (copy, bystander, globalAC)]
-    globalAC.critic_opt = Descent(globalAC.critic.trainable_weights)
-    globalAC.actor_opt = Descent(globalAC.actor_weights)
+    globalAC.critic_opt = Descent([globalAC.critic_weights])
+    globalAC.actor_opt = Descent([globalAC.actor_weights])
     state, action, v_target = segment(copy)
     gradient = np.concatenate(copy.gradients(state, action, v_target))  # at the copy's weights
     copy.update_global(state, action, v_target, globalAC)
@@ -139,8 +139,8 @@ def test_pulling_makes_the_copy_equal():
 
 def test_long_gradients_are_shortened_and_log_std_is_bounded():
     globalAC = net(max_grad_norm=0.1, log_std=-0.6, max_log_std=-0.5)
-    globalAC.critic_opt = Descent(globalAC.critic.trainable_weights)
-    globalAC.actor_opt = Descent(globalAC.actor_weights)
+    globalAC.critic_opt = Descent([globalAC.critic_weights])
+    globalAC.actor_opt = Descent([globalAC.actor_weights])
     (psi, theta, _), state = globalAC.get_weights(), np.zeros((1, 3), np.float32)
     globalAC.apply_gradients(np.full_like(psi, 10), np.full_like(theta, 10), state)
     assert np.linalg.norm(globalAC.psi - psi) == pytest.approx(0.1, rel=1e-3)
@@ -195,8 +195,8 @@ def test_learning_rates_fall_to_0_at_the_last_step():
 def test_no_update_is_lost_among_four_threads():
     """With plain descent the result is the start less the sum of all gradients, whatever their order."""
     globalAC = net(max_grad_norm=1e9)
-    globalAC.critic_opt = Descent(globalAC.critic.trainable_weights)
-    globalAC.actor_opt = Descent(globalAC.actor_weights)
+    globalAC.critic_opt = Descent([globalAC.critic_weights])
+    globalAC.actor_opt = Descent([globalAC.actor_weights])
     globalAC.log_std.assign([-50.0])
     globalAC.theta[-1] = -50
     before = flat(globalAC)
@@ -277,8 +277,8 @@ def test_nobody_reads_or_writes_while_another_thread_is_at_work(method):
 def test_a_setting_counts_at_any_time():
     """After the first update too: the compiled ones take settings as data."""
     globalAC = net(max_grad_norm=1e9, max_log_std=5.0, total_steps=100)
-    globalAC.critic_opt = Descent(globalAC.critic.trainable_weights)
-    globalAC.actor_opt = Descent(globalAC.actor_weights)
+    globalAC.critic_opt = Descent([globalAC.critic_weights])
+    globalAC.actor_opt = Descent([globalAC.actor_weights])
     state, action, v_target = segment(globalAC)
 
     def entropys_part(entropy):
