@@ -7,6 +7,7 @@ from tensorflow_probability import distributions as tfd
 
 from common import vectors, weights
 from common.acting import MLP, sample
+from common.adam import Adam
 from common.compiling import compiled
 from common.environments import Replayable
 from common.normalising import Normaliser
@@ -101,10 +102,7 @@ class A2C:
         self.theta, self.log_std = vectors.one_variable(self.actor, log_std)
         self.normaliser, self.no_normalising = Normaliser(state_dim), no_normalising
 
-        self.actor_opt = tf.optimizers.Adam(lr_a)
-        self.critic_opt = tf.optimizers.Adam(lr_c)
-        self.actor_opt.build([self.theta])
-        self.critic_opt.build([self.psi])
+        self.actor_opt, self.critic_opt = Adam(self.theta), Adam(self.psi)
 
         self.policy, self.value = MLP(self.actor), MLP(self.critic)
         self._refresh()
@@ -170,14 +168,9 @@ class A2C:
         g_psi, g_theta, J_psi = self.gradients(states, actions, rewards, done)
         n = tf.size(rewards, tf.float32)  # steps taken
         left = 1 - (1 - self.end_lr) * progress  # the part of the learning rates
-        self._descend(self.critic_opt, self.lr_c * left, g_psi / n)
-        self._descend(self.actor_opt, self.lr_a * left, g_theta / n)
+        self.critic_opt.apply(tf.clip_by_norm(g_psi / n, self.max_grad_norm), self.lr_c * left)
+        self.actor_opt.apply(tf.clip_by_norm(g_theta / n, self.max_grad_norm), self.lr_a * left)
         return J_psi, tf.identity(self.psi), tf.identity(self.theta)  # read here, they cost next to nothing
-
-    def _descend(self, optimizer, learning_rate, gradient):
-        """One step of the optimiser with the gradient, shortened to max_grad_norm if it is longer."""
-        optimizer.learning_rate.assign(learning_rate)
-        optimizer.apply([tf.clip_by_norm(gradient, self.max_grad_norm)])
 
     def update(self, states, actions, rewards, done):
         """One round of Algorithm 5.20 on what the workers have collected.

@@ -9,6 +9,7 @@ from tensorflow_probability import distributions as tfd
 
 from common import environments, vectors, weights
 from common.acting import MLP, sample
+from common.adam import Adam
 from common.compiling import compiled
 from common.normalising import Normaliser
 
@@ -146,10 +147,7 @@ class ACNet:
         self.actor_weights, self.log_std = vectors.one_variable(self.actor, log_std)
         self.normaliser, self.no_normalising = Normaliser(state_dim), no_normalising
 
-        self.actor_opt = tf.optimizers.Adam(lr_a)
-        self.critic_opt = tf.optimizers.Adam(lr_c)
-        self.actor_opt.build([self.actor_weights])
-        self.critic_opt.build([self.critic_weights])
+        self.actor_opt, self.critic_opt = Adam(self.actor_weights), Adam(self.critic_weights)
         self.lock = threading.RLock()  # guards the global weights, the optimisers' slots and the statistics
         self.steps = self.updates = 0
 
@@ -201,15 +199,10 @@ class ACNet:
     def _apply(self, g_psi, g_theta, progress):
         """The master's step, (psi, theta) after it; progress: the part of the training that is over."""
         left = 1 - (1 - self.end_lr) * progress  # the part of the learning rates
-        self._descend(self.critic_opt, self.lr_c * left, g_psi)
-        self._descend(self.actor_opt, self.lr_a * left, g_theta)
+        self.critic_opt.apply(tf.clip_by_norm(g_psi, self.max_grad_norm), self.lr_c * left)
+        self.actor_opt.apply(tf.clip_by_norm(g_theta, self.max_grad_norm), self.lr_a * left)
         self.log_std.assign(tf.minimum(self.log_std, self.max_log_std))
         return tf.identity(self.critic_weights), tf.identity(self.actor_weights)
-
-    def _descend(self, optimizer, learning_rate, gradient):
-        """One step of the optimiser with the gradient, shortened to max_grad_norm if it is longer."""
-        optimizer.learning_rate.assign(learning_rate)
-        optimizer.apply([tf.clip_by_norm(gradient, self.max_grad_norm)])
 
     def apply_gradients(self, g_psi, g_theta, states):
         """The master of Algorithm 5.21: one step of the global network with a worker's gradients.

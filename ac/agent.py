@@ -6,6 +6,7 @@ import tensorlayer as tl
 
 from common import vectors, weights
 from common.acting import MLP, sample
+from common.adam import Adam
 from common.compiling import compiled
 
 
@@ -28,25 +29,25 @@ class Actor:
     """pi(a|s): logits of action_num actions from a state of length state_dim.  lr: learning rate (Adam)."""
 
     def __init__(self, state_dim, action_num, lr=0.001, *, hidden=(64,), seed=0):
-        self.state_dim = state_dim
+        self.state_dim, self.lr = state_dim, lr
         self.rng = np.random.default_rng([seed, 1])  # of [seed] the environment draws
         self.model = network(self.rng, state_dim, hidden, action_num, gain=0.01)
         (self.theta,) = vectors.one_variable(self.model)
-        self.optimizer = tf.optimizers.Adam(lr)
-        self.optimizer.build([self.theta])
+        self.optimizer = Adam(self.theta)
         self.policy = MLP(self.model)
 
-    def learn(self, state, action, td_error):
+    def learn(self, state, action, td_error, *, lr=None):
         """One ascent step on Eq. (5.9), (5.10): log pi(action|state) weighted by td_error.
 
         state: float32 [state_dim] or [batch, state_dim].  action: int.  td_error: the advantage, as the critic has it.
+        lr: the learning rate of this step, where it is not the constructor's.
         """
         state = tf.reshape(tf.cast(state, tf.float32), [-1, self.state_dim])
         action, td_error = tf.reshape(action, [-1]), tf.stop_gradient(tf.reshape(tf.cast(td_error, tf.float32), [-1]))
         with tf.GradientTape() as tape:
             log_prob = -tf.nn.sparse_softmax_cross_entropy_with_logits(action, self.model(state))
             loss = -tf.reduce_mean(log_prob * td_error)
-        self.optimizer.apply([tape.gradient(loss, self.theta)])
+        self.optimizer.apply(tape.gradient(loss, self.theta), self.lr if lr is None else lr)
         if tf.executing_eagerly():  # within a compiled update there are no numbers yet
             self.policy.refresh()
         return loss
@@ -76,12 +77,11 @@ class Critic:
     def __init__(self, state_dim, lr=0.01, *, gamma=0.98, kind="v", action_num=None, hidden=(64,), seed=0):
         if kind not in ("v", "q", "expected-q"):
             raise ValueError(f"the critic must be 'v', 'q' or 'expected-q', not '{kind}'")
-        self.state_dim, self.gamma, self.kind = state_dim, gamma, kind
+        self.state_dim, self.lr, self.gamma, self.kind = state_dim, lr, gamma, kind
         units = 1 if kind == "v" else action_num
         self.model = network(np.random.default_rng([seed, 2]), state_dim, hidden, units, gain=1.0)
         (self.psi,) = vectors.one_variable(self.model)
-        self.optimizer = tf.optimizers.Adam(lr)
-        self.optimizer.build([self.psi])
+        self.optimizer = Adam(self.psi)
 
     def next_value(self, state_, pi_=None, action_=None):
         """What a target takes the next state [batch, state_dim] to be worth, float32 [batch].
@@ -100,12 +100,12 @@ class Critic:
         q = self.model(state)
         return tf.gather(q, action, batch_dims=1) - tf.reduce_sum(pi * q, 1)
 
-    def learn(self, state, reward, state_, done, *, action=None, pi_=None, action_=None, discount=None):
+    def learn(self, state, reward, state_, done, *, action=None, pi_=None, action_=None, discount=None, lr=None):
         """One descent step on Eq. (5.7) (or 5.12, 5.13); returns the TD error before it, float32 [batch].
 
         state, state_: float32 [state_dim] or [batch, state_dim].  reward: the one reward, or the discounted sum of L.
         done: whether the task ended in state_ (a time limit is no end).  discount: gamma^L where L is not 1.
-        action, pi_, action_: for the Q-critics, see `next_value`.
+        action, pi_, action_: for the Q-critics, see `next_value`.  lr: of this step, where it is not the constructor's.
         """
         state, state_ = (tf.reshape(tf.cast(s, tf.float32), [-1, self.state_dim]) for s in (state, state_))
         reward, done = (tf.reshape(tf.cast(x, tf.float32), [-1]) for x in (reward, done))
@@ -116,7 +116,8 @@ class Critic:
             value = output[:, 0] if self.kind == "v" else tf.gather(output, action, batch_dims=1)
             td_error = tf.stop_gradient(target) - value  # its gradient is that of -V: Eq. (5.8)
             loss = tf.reduce_mean(tf.square(td_error)) / 2  # Eq. (5.7)
-        self.optimizer.apply([tape.gradient(loss, self.psi)])  # Eq. (5.6): down, not up
+        gradient = tape.gradient(loss, self.psi)
+        self.optimizer.apply(gradient, self.lr if lr is None else lr)  # Eq. (5.6): down, not up
         return td_error
 
     def save(self, path="model/ac", hdf5=False):
@@ -173,16 +174,16 @@ class ActorCritic:
         done: 1 where the task ended in state_.  progress: the part of the training that is over.
         noise: float32 [action_num], Gumbel noise, which samples A' of Eq. (5.12).
         """
-        for part, lr in (self.actor, self.lr_a), (self.critic, self.lr_c):
-            part.optimizer.learning_rate.assign(lr * (1 - (1 - self.end_lr) * progress))
+        left = 1 - (1 - self.end_lr) * progress  # the part of the learning rates
         logits_ = self.actor.model(state_)
         pi_, action_ = tf.nn.softmax(logits_), tf.argmax(logits_ + noise, 1, tf.int32)
         if self.critic.kind != "v":  # of Q as it is before its own step
             advantage = self.critic.advantage(state, action, tf.nn.softmax(self.actor.model(state)))
+        next_actions = dict(action=action, pi_=pi_, action_=action_)
         td_error = self.critic.learn(
-            state, reward, state_, done, action=action, pi_=pi_, action_=action_, discount=discount
+            state, reward, state_, done, **next_actions, discount=discount, lr=self.lr_c * left
         )
-        self.actor.learn(state, action, td_error if self.critic.kind == "v" else advantage)
+        self.actor.learn(state, action, td_error if self.critic.kind == "v" else advantage, lr=self.lr_a * left)
         return td_error[0], tf.identity(self.actor.theta)  # cheaper to read here than later
 
     def learn(self, state, action, reward, state_, done, truncated=False):

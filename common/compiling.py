@@ -42,24 +42,24 @@ def compiled(method):
 
     Arguments: NumPy arrays and scalars are data, anything else is a constant. There is one compiled function for each
     combination of types and shapes, kept with the object: to look it up here makes small updates about a third faster
-    than TensorFlow's own dispatch does, and so does handing over all data of a type end to end in one array.
+    than TensorFlow's own dispatch does, and so does handing over all data end to end in one array.
 
     The object's plain settings (see `Settings`) count as they are at the call, not as they were at the first one: those
     that are floats are data too, and for each value of the others there is a compiled function of its own.
     """
     graph = converted(method)
 
-    def trace(self, settings, arguments, packs):
-        """A compiled function of the packs of the settings that are floats and of the arguments that are data."""
+    def trace(self, settings, arguments):
+        """A compiled function of what `_pack` makes of the settings that are floats and the arguments that are data."""
 
-        def body(*packs):
-            tensors = iter(_unpack(packs, data))
+        def body(pack):
+            tensors = iter(_unpack(pack, data))
             with settings.as_tensors(next(tensors)):
                 return graph(self, *(next(tensors) if isinstance(x, DATA) else x for x in arguments))
 
         data = [settings.floats, *(x for x in arguments if isinstance(x, DATA))]
-        shapes = [tf.TensorSpec(pack.shape, pack.dtype) for pack in packs]
-        return tf.function(body, autograph=False, jit_compile=xla_works()).get_concrete_function(*shapes)
+        shape = tf.TensorSpec([sum(_words(x).size for x in data)], tf.int32)
+        return tf.function(body, autograph=False, jit_compile=xla_works()).get_concrete_function(shape)
 
     def call(self, *arguments):
         functions = self.__dict__.setdefault("compiled_functions", {})
@@ -68,11 +68,11 @@ def compiled(method):
         settings = self.compiled_settings
         settings.look()
         key = (method.__name__, settings.others, *((x.dtype, x.shape) if isinstance(x, DATA) else x for x in arguments))
-        packs = _pack([settings.floats, *(x for x in arguments if isinstance(x, DATA))])
+        pack = _pack([settings.floats, *(x for x in arguments if isinstance(x, DATA))])
         if key in functions:
-            return functions[key](*packs)
-        new = functools.partial(trace, self, settings, arguments, packs)
-        function, results = cache.first_call(method.__qualname__, new, *packs)
+            return functions[key](pack)
+        new = functools.partial(trace, self, settings, arguments)
+        function, results = cache.first_call(method.__qualname__, new, pack)
         functions[key] = _unchecked(function)
         return results
 
@@ -87,25 +87,28 @@ def _unchecked(function):
     if call is None:  # it is TensorFlow's own affair, and may be gone one day
         return function
     captured = function.captured_inputs
-    return lambda *tensors: call(list(tensors), captured)
+    return lambda pack: call([pack], captured)
 
 
-def _pack(data: list) -> list:
-    """For each type among the arrays a tensor [n], all of that type end to end."""
-    types = {}
-    for x in data:
-        types.setdefault(x.dtype, []).append(x.ravel())
-    return [tf.constant(np.concatenate(arrays)) for arrays in types.values()]
+def _pack(data: list) -> tf.Tensor:
+    """The numbers of all arrays end to end, as int32 words."""
+    return tf.constant(np.concatenate([_words(x) for x in data]))
 
 
-def _unpack(packs: list, data: list) -> list:
-    """The tensors of the shapes and types of the arrays `data` from what `_pack` made of such."""
-    parts = {}
-    for pack in packs:
-        like = [x for x in data if x.dtype == pack.dtype.as_numpy_dtype]
-        sizes = tf.split(pack, [x.size for x in like])
-        parts[like[0].dtype] = iter([tf.reshape(part, x.shape) for part, x in zip(sizes, like, strict=True)])
-    return [next(parts[x.dtype]) for x in data]
+def _words(x) -> np.ndarray:
+    return (x if x.itemsize >= 4 else x.astype(np.int32)).ravel().view(np.int32)
+
+
+def _unpack(pack: tf.Tensor, data: list) -> list:
+    """The tensors, of the shapes and types of the arrays `data`, that `_pack` made of such."""
+    tensors = []
+    for x, words in zip(data, tf.split(pack, [_words(x).size for x in data]), strict=True):
+        if x.itemsize < 4:
+            tensors.append(tf.reshape(tf.cast(words, x.dtype), x.shape))
+        else:
+            words = words if x.itemsize == 4 else tf.reshape(words, [-1, x.itemsize // 4])
+            tensors.append(tf.reshape(tf.bitcast(words, x.dtype), x.shape))
+    return tensors
 
 
 class Settings:

@@ -53,12 +53,12 @@ def test_the_sum_of_the_workers_gradients_is_the_gradient_on_the_joined_batch(ac
 class Descent:
     """An optimiser with the plain rule and learning rate 1."""
 
-    def __init__(self, variables):
-        self.variables, self.learning_rate = variables, tf.Variable(0.0)
+    def __init__(self, variable):
+        self.variable, self.learning_rate = variable, tf.Variable(0.0)
 
-    def apply(self, gradients):
-        for variable, gradient in zip(self.variables, gradients, strict=True):
-            variable.assign_sub(gradient)
+    def apply(self, gradient, learning_rate):
+        self.variable.assign_sub(gradient)
+        self.learning_rate.assign(learning_rate)
 
 
 @pytest.mark.parametrize("max_grad_norm", [1e9, 1e-2])
@@ -67,7 +67,7 @@ def test_one_update_descends_on_the_sum_per_step_taken_and_no_further_than_the_n
     joined = batch(agent)
     g_psi, g_theta, _ = agent.gradients(*joined)
     before = [agent.psi.numpy(), agent.theta.numpy()]
-    agent.critic_opt, agent.actor_opt = Descent([agent.psi]), Descent([agent.theta])
+    agent.critic_opt, agent.actor_opt = Descent(agent.psi), Descent(agent.theta)
     _, *after = agent._update(*joined, np.float32(0))
     for old, new, variable, g in zip(before, after, (agent.psi, agent.theta), (g_psi, g_theta), strict=True):
         mean = g.numpy() / 20
@@ -79,6 +79,7 @@ def test_one_update_descends_on_the_sum_per_step_taken_and_no_further_than_the_n
 @pytest.mark.parametrize("end_lr", [1.0, 0.5, 0.0])
 def test_learning_rates_fall_linearly_until_the_last_step(end_lr):
     agent, rates = make(lr_a=0.4, lr_c=0.8, end_lr=end_lr, total_steps=80), []
+    agent.critic_opt, agent.actor_opt = Descent(agent.psi), Descent(agent.theta)
     for _ in range(6):
         agent.update(*batch(agent))  # 20 steps each
         rates.append((agent.actor_opt.learning_rate.numpy(), agent.critic_opt.learning_rate.numpy()))
@@ -111,7 +112,7 @@ def test_a_setting_counts_at_any_time(name):
     late, fresh = make(**settings), make(**settings | change)
     start = late.psi.numpy(), late.theta.numpy()
     for agent in (late, fresh):
-        agent.critic_opt, agent.actor_opt = Descent([agent.psi]), Descent([agent.theta])
+        agent.critic_opt, agent.actor_opt = Descent(agent.psi), Descent(agent.theta)
 
     def update(agent):
         for variable, value in zip((agent.psi, agent.theta), start, strict=True):
@@ -366,10 +367,10 @@ def test_same_seed_same_run(tmp_path, env_id):
 @pytest.mark.usefixtures("without_xla")
 def test_resume_goes_on_with_weights_optimisers_and_statistics(tmp_path):
     before = run(tmp_path, steps=1000)
-    count, iterations = before.normaliser.count.copy(), before.actor_opt.iterations.numpy()
+    count, iterations = before.normaliser.count.copy(), before.actor_opt.iterations
     resumed = run(tmp_path, steps=2000, resume=True)
-    assert iterations < resumed.actor_opt.iterations.numpy()
-    assert resumed.actor_opt.iterations.numpy() * 64 == resumed.normaliser.count > count  # 8 workers, 8 steps
+    assert iterations < resumed.actor_opt.iterations
+    assert resumed.actor_opt.iterations * 64 == resumed.normaliser.count > count  # 8 workers, 8 steps
     table = np.loadtxt(tmp_path / "model/a2c/CartPole-v1/episodes.csv", delimiter=",", skiprows=1)
     np.testing.assert_array_equal(table[:, 0], np.arange(1, len(table) + 1))
     np.testing.assert_array_equal(table[:, 2], np.diff(table[:, 1], prepend=0))  # reward 1 a step

@@ -60,7 +60,7 @@ def test_the_critic_steps_by_the_semi_gradient_of_equation_5_8():
     """The output's bias has the gradient -td_error; that of the whole square would be (gamma - 1) td_error."""
     critic = Critic(3, gamma=0.5)
     seen = []
-    critic.optimizer.apply = seen.extend
+    critic.optimizer.apply = lambda gradient, lr: seen.append(gradient)
     error = critic.learn(STATE, 2.0, STATE_, False).numpy()
     np.testing.assert_allclose(seen[-1].numpy()[-1], -error, rtol=1e-5)
 
@@ -68,7 +68,7 @@ def test_the_critic_steps_by_the_semi_gradient_of_equation_5_8():
 @pytest.mark.parametrize("td_error", [1.5, -1.5])
 def test_the_actor_follows_equation_5_10(td_error):
     actor, seen = Actor(3, 2), []
-    actor.optimizer.apply = seen.extend
+    actor.optimizer.apply = lambda gradient, lr: seen.append(gradient)
     pi = softmax(actor.model(STATE[None]).numpy()[0].astype(float))
     loss = actor.learn(STATE, 1, td_error)
     assert loss.numpy() == pytest.approx(-np.log(pi[1]) * td_error, rel=1e-4)
@@ -150,13 +150,22 @@ def test_q_advantage_is_equation_5_11():
     assert critic.advantage(STATE[None], [1], pi).numpy() == pytest.approx(q[1] - 0.25 * q[0] - 0.75 * q[1], rel=1e-4)
 
 
+class Descent:
+    """An optimiser with the plain rule."""
+
+    def __init__(self, variable):
+        self.variable, self.learning_rate = variable, tf.Variable(0.0)
+
+    def apply(self, gradient, learning_rate):
+        self.variable.assign_sub(learning_rate * gradient)
+        self.learning_rate.assign(learning_rate)
+
+
 @pytest.mark.parametrize("critic", ["v", "q", "expected-q"])
 def test_the_compiled_step_by_hand(critic):
     """Gradient descent instead of Adam shows the gradients as they are; both networks in NumPy, before each step."""
     agent, rng, taken = make(critic=critic, lr_a=0.2, lr_c=0.3), np.random.default_rng(0), []
-    for part in (agent.actor, agent.critic):
-        part.optimizer = tf.optimizers.SGD()
-        part.optimizer.build([part.theta if part is agent.actor else part.psi])
+    agent.actor.optimizer, agent.critic.optimizer = Descent(agent.actor.theta), Descent(agent.critic.psi)
     for step in range(8):
         state, state_, action, done = *rng.standard_normal((2, 3)).astype(np.float32), step % 2, step % 3 == 2
         theta, psi = ([w.numpy().astype(float) for w in p.model.all_weights] for p in (agent.actor, agent.critic))
@@ -253,6 +262,7 @@ def test_the_books_own_loop_runs():
 @pytest.mark.parametrize("end_lr", [1.0, 0.5, 0.0])
 def test_learning_rates_fall_linearly_until_the_last_step(end_lr):
     agent, rates = make(lr_a=0.4, lr_c=0.8, end_lr=end_lr, total_steps=4), []
+    agent.actor.optimizer, agent.critic.optimizer = Descent(agent.actor.theta), Descent(agent.critic.psi)
     for _ in range(6):
         agent.learn(STATE, 1, 2.0, STATE_, False)
         rates.append([part.optimizer.learning_rate.numpy() for part in (agent.actor, agent.critic)])

@@ -122,7 +122,12 @@ def tabular(model, table):
 def watched(optimizer_owner, name):
     """Gradients that the owner's optimiser is handed, from now on, in place of a step."""
     gradients = []
-    setattr(optimizer_owner, name, SimpleNamespace(apply=lambda g: gradients.extend(x.numpy() for x in g)))
+
+    def apply(handed, learning_rate=None):
+        """Keras's optimisers take a list and have their own rate, those of one vector take both."""
+        gradients.extend(x.numpy() for x in (handed if isinstance(handed, list) else [handed]))
+
+    setattr(optimizer_owner, name, SimpleNamespace(apply=apply))
     return gradients
 
 
