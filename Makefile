@@ -25,7 +25,7 @@ mutants: $(VENV)/installed-dev
 	$(BIN)/python tests/mutants.py $(ARGS)
 
 bench: $(VENV)/installed-dev $(PEERS)/installed
-	$(BIN)/python benchmarks/speed.py --peers $(PEERS)/bin/python $(ARGS)
+	$(BIN)/python benchmarks/bench.py --peers $(PEERS)/bin/python $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(PEERS) model image .pytest_cache .ruff_cache
