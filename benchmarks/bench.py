@@ -12,6 +12,7 @@ import argparse
 import importlib.metadata
 import os
 import platform
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -20,7 +21,7 @@ if __name__ == "__main__":  # instead of this folder, whose profile.py would pas
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import report, solve, throughput
-from benchmarks.launch import ROOT, output
+from benchmarks.launch import ROOT, Parser, output
 from common import command
 from common.command import UserError
 
@@ -35,20 +36,13 @@ PACKAGES = {
 }
 
 
-class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
-
-    def error(self, message):
-        raise UserError(f"{message}; --help lists the arguments")
-
-
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line. Raises UserError with one line if something is wrong with it."""
     known = sorted(path.parent.name for path in ROOT.glob("*/agent.py"))
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("algorithms", nargs="*", help="folders to compare (all)")
     parser.add_argument("--kind", choices=list(KINDS), help="one of the two (both)")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each library for throughput (3)")
+    parser.add_argument("--rounds", type=int, default=2, help="runs of each library for throughput (2)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds for the time to solve (0 1 2)")
     parser.add_argument("--peers", type=Path, default=ROOT / ".venv-bench/bin/python", help="the peers' Python")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for CSV files and charts; READMEs then stay")
@@ -108,14 +102,16 @@ def measure(kind: str, row, repeats: list[int], peers: Path, origin: str) -> lis
 
 
 def show(kind: str, lines: list[dict]) -> None:
-    """A row on the terminal: median, range, ratio."""
+    """A row on the terminal: median, range, ratio, and the median start-up."""
     value, cell = {
         "throughput": (report.speed, report.throughput_cell),
         "solve": (report.seconds, report.solve_cell),
     }[kind]
-    for row in report.cells([{**line, "solved": str(line.get("solved"))} for line in lines], value).values():
-        for library in row:
-            print(f"  {library:18} {cell(row, library, False)}", flush=True)
+    [row] = report.cells(lines, value).values()
+    for library in row:
+        startups = [line["startup"] for line in lines if line["library"] == library and line.get("startup")]
+        startup = f", start-up {statistics.median(startups):.1f} s" if startups else ""
+        print(f"  {library:18} {cell(row, library, False)}{startup}", flush=True)
 
 
 def main():

@@ -1,12 +1,22 @@
-"""The processes that are measured: one for each run, with this project's Python or the peers'."""
+"""The processes that are measured, one for each run, and the command lines of those that start them."""
 
+import argparse
 import json
 import subprocess
 import time
 from pathlib import Path
 
+from common.command import UserError
+
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = {"Stable-Baselines3": "sb3", "SBX": "sbx"}
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message):
+        raise UserError(f"{message}; --help lists the arguments")
 
 
 def output(command: list) -> str:

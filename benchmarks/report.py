@@ -23,8 +23,8 @@ CHINESE = [
     (r"not solved \((\d+) of (\d+)\)", r"未解决（\2 个中的 \1 个）"),
     (r"(\d+) of (\d+) not solved", r"\2 个中 \1 个未解决"),
     (r"([\d.]+) times", r"\1 倍"),
-    (r"(\d+) rounds?", r"\1 轮"),
-    (r"(\d+) seeds?", r"\1 个随机种子"),
+    ("Rounds: ", "轮数："),
+    ("Seeds: ", "随机种子数："),
     (r"(\d+) cores?", r"\1 核"),
     (r"(\d+) environments", r"\1 个环境"),
     (r"(\d+) processes", r"\1 个进程"),
@@ -72,7 +72,7 @@ def speed(line: dict) -> float:
 
 def seconds(line: dict) -> float:
     """Seconds to the solution, UNSOLVED if there is none."""
-    return float(line["seconds"]) if line["solved"] == "True" else UNSOLVED
+    return float(line["seconds"]) if str(line["solved"]) == "True" else UNSOLVED
 
 
 def cells(lines: list[dict], value: Callable[[dict], float]) -> dict[str, dict[str, Cell]]:
@@ -100,7 +100,7 @@ def throughput_cell(row: dict[str, Cell], library: str, brief: bool) -> str:
         notes.append(cell.span)
     if library != OURS and OURS in row:
         ratio = row[OURS].median / cell.median
-        notes.append(f"{100 * ratio:.0f} %" if library == LIMIT else times(ratio))
+        notes.append(f"{100 * ratio:.{0 if ratio > 0.1 else 1}f} %" if library == LIMIT else times(ratio))
     return rounded(cell.median) + (f" ({'; '.join(notes)})" if notes else "")
 
 
@@ -119,9 +119,9 @@ def solve_cell(row: dict[str, Cell], library: str, brief: bool) -> str:
 
 
 def table(kind: str, lines: list[dict], brief: bool = False) -> str:
-    """In Markdown, with a line below it that says how often, when and where. brief: without ranges and limits.
+    """In Markdown, with a line below it that says how often, when and where.
 
-    kind: 'throughput' or 'solve'.
+    kind: 'throughput' or 'solve'.  brief: without ranges, limits and versions.
     """
     cell, value = {"throughput": (throughput_cell, speed), "solve": (solve_cell, seconds)}[kind]
     libraries = [OURS, *PEERS, *([LIMIT] if kind == "throughput" and not brief else [])]
@@ -131,8 +131,10 @@ def table(kind: str, lines: list[dict], brief: bool = False) -> str:
         text.append(f"| {name} | {' | '.join(cell(row, each, brief) if each in row else '' for each in libraries)} |")
     counts = sorted({len(each.values) for row in rows.values() for each in row.values()})
     dates = sorted({line["date"] for line in lines})
-    often = f"{span(counts)} {'rounds' if kind == 'throughput' else 'seeds'}"
-    return "\n".join([*text, "", f"{often}, {span(dates)}: {' / '.join(dict.fromkeys(x['where'] for x in lines))}."])
+    often = f"{'Rounds' if kind == 'throughput' else 'Seeds'}: {span(counts)}"
+    parts = [line["where"].split(", ")[: 2 if brief else None] for line in lines]
+    where = " / ".join(dict.fromkeys(", ".join(each) for each in parts))
+    return "\n".join([*text, "", f"{often}; {span(dates)}; {where}."])
 
 
 def span(values: list) -> str:
@@ -196,7 +198,8 @@ def chart(kind: str, lines: list[dict], path: Path) -> None:
             label = None if library in labelled else library
             labelled.add(library)
             if middle == UNSOLVED:
-                axes.text(0.01, place, "not solved", transform=axes.get_yaxis_transform(), va="center", fontsize=8)
+                words = dict(color=COLOURS[library], fontsize=8, va="center", transform=axes.get_yaxis_transform())
+                axes.text(0.005, place, "not solved", **words)
                 continue
             error = [[middle - min(values)], [max(values) - middle]]
             axes.barh(place, middle, 0.24, color=COLOURS[library], label=label)
@@ -206,7 +209,7 @@ def chart(kind: str, lines: list[dict], path: Path) -> None:
             labelled.add(LIMIT)
             axes.plot([row[LIMIT].median] * 2, [y - 0.4, y + 0.4], color="black", linewidth=1.5, label=label)
     axes.set_yticks(range(len(rows)), [name.replace(" (peer", "\n(peer") for name in rows], fontsize=9)
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.4, -0.6)
     if kind == "throughput":
         axes.set_xscale("log")
     axes.set_xlabel(

@@ -17,13 +17,6 @@ if __name__ == "__main__":  # instead of this folder, whose profile.py would pas
 FIRST_SEED = 10_000  # of the ten starts, which are the same for all, at each evaluation
 EPISODES = 10
 
-# What each folder's --test does with a state.
-GREEDY = {
-    "trpo": lambda agent, state: agent.get_action(state, greedy=True)[0],
-    "td3": lambda agent, state: agent.policy_net.get_action(state, 0.0, greedy=True),
-    "sac": lambda agent, state: agent.policy_net.get_action(state, greedy=True),
-}
-
 
 class Watch:
     """Evaluates each time that training has passed another `every` steps, until the mean reward exceeds `goal`.
@@ -77,6 +70,16 @@ def mean_reward(envs: list, act: Callable) -> float:
     return total / len(envs)
 
 
+def greedy(algorithm: str, agent, state):
+    """The action that the folder's --test takes in a state."""
+    if algorithm == "td3":
+        return agent.policy_net.get_action(state, 0.0, greedy=True)
+    if algorithm == "sac":
+        return agent.policy_net.get_action(state, greedy=True)
+    action = agent.get_action(state, greedy=True)
+    return action[0] if algorithm == "trpo" else action
+
+
 def watched(algorithm: str, goal: float, every: int, launched: float) -> dict:
     """Run the folder's command with the flags of sys.argv until its task is solved; returns `Watch.result`."""
     main = importlib.import_module(f"{algorithm}.main")
@@ -86,11 +89,10 @@ def watched(algorithm: str, goal: float, every: int, launched: float) -> dict:
         from common import environments, progress  # only now: TensorFlow is loaded, and as the command loads it
 
         envs, log = [], progress.Training.log
-        greedy = GREEDY.get(algorithm, lambda agent, state: agent.get_action(state, greedy=True))
 
         def evaluate():
             envs.extend(environments.make(config.env, 0) for _ in range(EPISODES - len(envs)))
-            return mean_reward(envs, lambda states: [greedy(agent, state) for state in states])
+            return mean_reward(envs, lambda states: [greedy(algorithm, agent, state) for state in states])
 
         def log_watched(run, episode_reward, length):
             log(run, episode_reward, length)
