@@ -10,6 +10,7 @@ at the end to charts and to the tables of the READMEs. It only measures; nothing
 
 import argparse
 import importlib.metadata
+import math
 import os
 import platform
 import statistics
@@ -51,29 +52,35 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         raise UserError(f"there is no folder '{unknown[0]}'; the algorithms are {', '.join(known)}")
     if options.rounds < 1 or min(options.seeds) < 0:
         raise UserError("--rounds must be at least 1, and --seeds at least 0")
-    options.kinds = [options.kind] if options.kind else list(KINDS)
     options.rows = {
         kind: [row for row in KINDS[kind].ROWS if not options.algorithms or row.algorithm in options.algorithms]
-        for kind in options.kinds
+        for kind in ([options.kind] if options.kind else KINDS)
     }
     if not any(options.rows.values()):
         raise UserError(f"there is no row of {' or '.join(options.algorithms)} in {options.kind}")
-    if any(row.peers for rows in options.rows.values() for row in rows) and not options.peers.exists():
+    if any(row.peers for rows in options.rows.values() for row in rows) and not options.peers.is_file():
         raise UserError(f"--peers: there is no {options.peers}; `make bench` installs the other libraries there")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out: can't make {options.out} ({error.strerror})") from None
     return options
 
 
 def where(peers: Path) -> str:
-    """The machine and the versions that were compared."""
+    """The machine and the versions that are compared. Raises UserError if a library is not there."""
     processor = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).exists():
         names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
         processor = names[0] if names else processor
     parts = [processor, f"{os.cpu_count()} cores", platform.system(), f"Python {platform.python_version()}"]
     parts.append(f"TensorFlow {importlib.metadata.version('tensorflow')}")
-    if peers.exists():
+    if peers.is_file():
         script = f"import importlib.metadata as m; print(*map(m.version, {list(PACKAGES)}))"
-        versions = output([peers, "-c", script]).split()
+        try:
+            versions = output([peers, "-c", script]).split()
+        except (OSError, RuntimeError) as problem:
+            raise UserError(f"--peers: {peers}: {problem}") from None
         parts += [f"{name} {version}" for name, version in zip(PACKAGES.values(), versions, strict=True)]
     return ", ".join(parts)
 
@@ -118,9 +125,8 @@ def main():
     options = parse(sys.argv[1:])
     repeats = {"throughput": list(range(options.rounds)), "solve": options.seeds}
     expected = sum(row.cost * len(repeats[kind]) for kind, rows in options.rows.items() for row in rows)
-    print(f"This takes about {expected / 60:.0f} minutes on two cores with nothing else to do.", flush=True)
+    print(f"This takes about {math.ceil(expected / 60)} minutes on two cores with nothing else to do.", flush=True)
     origin = where(options.peers)
-    options.out.mkdir(parents=True, exist_ok=True)
     for kind, rows in options.rows.items():
         unit = "steps per second" if kind == "throughput" else "seconds from launch to a solved task"
         path, order = options.out / f"{kind}.csv", [row.name for row in KINDS[kind].ROWS]

@@ -4,6 +4,7 @@ import importlib
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -262,6 +263,17 @@ def test_what_is_wrong_is_said_in_one_line(arguments, message):
     with pytest.raises(UserError, match=re.escape(message)) as error:
         bench.parse(arguments)
     assert "\n" not in str(error.value)
+
+
+def test_a_python_without_the_other_libraries_is_named():
+    with pytest.raises(UserError, match=f"--peers: {re.escape(sys.executable)}: .*stable_baselines3"):
+        bench.where(Path(sys.executable))
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="--out: can't make "):
+        bench.parse(["reinforce", "--out", str(tmp_path / "file/out")])
 
 
 @pytest.mark.parametrize("script", ["bench.py", "profile.py"])
