@@ -141,7 +141,7 @@ def main():
             report.write(path, sorted(kept + new, key=lambda line: order.index(line["name"])))
         if lines := report.read(path):
             report.chart(kind, lines, options.out / f"{kind}.png")
-            if options.out == RESULTS:
+            if options.out.resolve() == RESULTS:
                 report.fill_pages(kind, lines)
     print(f"\nTables and charts: {options.out}")
 
