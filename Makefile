@@ -1,6 +1,7 @@
 # make train             learn Pendulum with PPO:   .venv is made and filled on the first call
 # make train ALG=ppo ARGS="--env CartPole-v1"       another algorithm, other flags
 # make test | lint | mutants | bench | clean      (make mutants ARGS="ppo sac": those folders')
+#                        (make bench ARGS="ppo --kind solve": see benchmarks/README.md)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -25,7 +26,7 @@ mutants: $(VENV)/installed-dev
 	$(BIN)/python tests/mutants.py $(ARGS)
 
 bench: $(VENV)/installed-dev $(PEERS)/installed
-	$(BIN)/python benchmarks/speed.py --peers $(PEERS)/bin/python $(ARGS)
+	$(BIN)/python benchmarks/bench.py --peers $(PEERS)/bin/python $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(PEERS) model image .pytest_cache .ruff_cache

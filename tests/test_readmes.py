@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ["", *sorted(page.parent.name for page in ROOT.glob("*/main.py"))]
+FOLDERS = ["", "benchmarks", *sorted(page.parent.name for page in ROOT.glob("*/main.py"))]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")])
 
 CODE = re.compile(r"`([^`]+)`")
