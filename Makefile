@@ -1,6 +1,7 @@
 # make train             learn Pendulum with PPO:   .venv is made and filled on the first call
 # make train ALG=ppo ARGS="--env CartPole-v1"       another algorithm, other flags
-# make test | lint | mutants | bench | clean      (make mutants ARGS="ppo sac": those folders')
+# make docs              the site, in site/: each formula beside its lines, policies to play with
+# make test | lint | mutants | bench | docs-test | clean      (make mutants ARGS="ppo sac": those folders')
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,8 +9,9 @@ ALG ?= ppo
 ARGS ?=
 BIN := $(VENV)/bin
 PEERS ?= .venv-bench
+DOCS ?= .venv-docs
 
-.PHONY: train test lint mutants bench clean
+.PHONY: train test lint mutants bench docs docs-test clean
 
 train: $(VENV)/installed
 	$(BIN)/python $(ALG)/main.py --train $(ARGS)
@@ -27,8 +29,14 @@ mutants: $(VENV)/installed-dev
 bench: $(VENV)/installed-dev $(PEERS)/installed
 	$(BIN)/python benchmarks/speed.py --peers $(PEERS)/bin/python $(ARGS)
 
+docs: $(DOCS)/installed
+	$(DOCS)/bin/python docs/site/build.py
+
+docs-test: $(DOCS)/installed
+	$(DOCS)/bin/python -m pytest docs/site/tests
+
 clean:
-	rm -rf $(VENV) $(PEERS) model image .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) $(DOCS) model image site .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed: requirements.txt
@@ -44,4 +52,9 @@ $(VENV)/installed-dev: $(VENV)/installed requirements/dev.txt
 $(PEERS)/installed: benchmarks/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	touch $@
+
+$(DOCS)/installed: requirements/docs.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
 	touch $@
