@@ -64,7 +64,7 @@ class Site:
     def _pages(self):
         """{Markdown file: (its page, title)}, Chinese files aside: the page of X.zh-CN.md is zh/ and that of X.md."""
         pages = {}
-        patterns = ["README.md", *(f"{folder}/*.md" for folder, _ in self.folders), "*/README.md", "docs/*.md"]
+        patterns = ["README.md", *(f"{folder}/*.md" for folder, _ in self.folders), "[!.]*/README.md", "docs/*.md"]
         # In this order, as docs/ links to the cards of the folders.
         files = [file for pattern in patterns for file in sorted(ROOT.glob(pattern))]
         for file in (file for file in files if ".zh-CN" not in file.name):
@@ -257,7 +257,7 @@ class Site:
             if here and row.book.startswith("Eq.") and not known & set(row.numbers):
                 label = "、".join(f"({n})" for n in row.numbers) if language == "zh" else ""
                 book = f"式 {label}" if language == "zh" else f"{row.book.replace(' †', '')}, {row.says}"
-                rows.append(maps.Row(book, row.says, here, row.tests))
+                rows.insert(self._place(rows, row), maps.Row(book, row.says, here, row.tests))
         cards = []
         for row in rows:
             found = self._formulas_of(row)
@@ -269,6 +269,15 @@ class Site:
         button = f'<p><a class="button" href="{link}#{folder}/{play}">{words["play-here"]}</a></p>' if play else ""
         intro = words["formulas-intro"].replace("$errata", self.relative(own, self.path(language, "errata.html")))
         return f'{button}<h2 id="formulas">{words["formulas"]}</h2><p>{intro}</p>{"".join(cards)}'
+
+    @staticmethod
+    def _place(rows, row):
+        """Where a row of the whole map belongs among a folder's rows: before the first equation that comes later."""
+
+        def first(row):
+            return [[int(part) for part in number.split(".")] for number in row.numbers if number[0] in "56"][:1]
+
+        return next((i for i, each in enumerate(rows) if first(each) > first(row)), len(rows))
 
     def _formulas_of(self, row):
         """[(number, LaTeX)] of a row, each formula once."""

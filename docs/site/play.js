@@ -203,7 +203,7 @@ function page() {
   const words = JSON.parse(document.getElementById("words").textContent);
   const $ = (name) => document.getElementById(name);
   const stage = $("stage"), drawing = stage.getContext("2d");
-  let game = null, paused = false, held = null, waited = 0, left = 0, last = null;
+  let game = null, paused = false, held = null, waited = 0, left = 0, last = null, drawn = null;
 
   // Choosing: environment and folder, checkpoint, settings
 
@@ -358,11 +358,13 @@ function page() {
 
   let colours = {};
   function theme() {
+    drawn = null;
     const style = getComputedStyle(document.documentElement);
     for (const name of ["text", "soft", "line", "accent", "second"]) colours[name] = style.getPropertyValue(`--${name}`);
   }
   theme();
   new MutationObserver(theme).observe(document.documentElement, { attributes: true });
+  addEventListener("resize", () => (drawn = null));
 
   function stroke(context, colour, width, points) {
     context.strokeStyle = colour;
@@ -407,17 +409,22 @@ function page() {
         context.strokeStyle = colours.second;
         context.lineWidth = 4;
         context.beginPath();
-        context.arc(middle, ground, 0.35 * scale, -Math.PI / 2, -Math.PI / 2 - torque * 0.8, torque > 0);
+        const radius = 0.4 * scale, end = -Math.PI / 2 - torque * 0.8, way = torque > 0 ? 1 : -1;
+        context.arc(middle, ground, radius, -Math.PI / 2, end, torque > 0);
         context.stroke();
+        const x = middle + radius * Math.cos(end), y = ground + radius * Math.sin(end), along = end - (way * Math.PI) / 2;
+        const barb = (turn) => [x - 9 * Math.cos(along + turn), y - 9 * Math.sin(along + turn)];
+        stroke(context, colours.second, 3, [barb(0.6), [x, y], barb(-0.6)]);
       }
     }
     if (held) {
       stroke(context, colours.soft, 1.5, [tip, at(held)]);
       disc(context, colours.soft, ...at(held), 5);
     }
-    if (game.pi) {
+    if (game.pi && game.pi !== drawn) { // once a step
       drawPolicy();
       drawValue();
+      drawn = game.pi;
     }
     $("steps").textContent = game.steps;
     $("longest").textContent = game.longest;
