@@ -22,7 +22,8 @@ from maps import ROOT, Function, MapError, Sources
 from markdown_it import MarkdownIt
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
-from pygments.lexers import BashLexer, PythonLexer
+from pygments.lexers import get_lexer_by_name
+from pygments.util import ClassNotFound
 
 try:
     import tomllib
@@ -42,27 +43,26 @@ class Site:
         self.target, self.sources = target, Sources()
         self.formulas = read_formulas()
         self.folders = self._folders()  # [(folder, section)] in the book's order
-        self.copied, self.anchored, self.highlighted = set(), set(), {}
+        self.copied, self.sources_shown, self.anchored, self.highlighted = set(), set(), set(), {}
         self.index = {"en": [], "zh": []}  # what the search knows: [place, title, text]
         self.cards = {}  # "5.38": "ppo/index.html", for the links of the book map
         self.maps = {(words, folder): self._map(words, folder) for words in WORDS for folder, _ in self.folders}
         book = read(ROOT / "docs/book-map.md")
         self.book = maps.book_map(book, "docs/book-map.md", self.sources)
         maps.errata(read(ROOT / "docs/errata.md"), "docs/errata.md", self.sources)
-        self.corrected = {number for row in self.book if "†" in row.book for number in row.numbers}
-        for number in [n for row in self.book if row.book.startswith("Algorithm") for n in row.numbers]:
-            self.corrected.discard(number)  # an algorithm's own errata are many: its formula says which line it is
+        # An algorithm's errata are of one line or another: there its formula says whether it is this one.
+        daggers = [row for row in self.book if "†" in row.book and not row.book.startswith("Algorithm")]
+        self.corrected = {number for row in daggers for number in row.numbers}
         self.pages = self._pages()
 
     # ---- What there is
 
     def _folders(self):
-        """The algorithms by the first table of README.md, whose rows are | [ppo](ppo/README.md) | 5.8 | ..."""
-        table = maps.tables(read(ROOT / "README.md"))[0]
-        return [(re.match(r"\[(\w+)\]", row[0])[1], row[1]) for row in table[1:]]
+        """The algorithms by the rows of README.md that begin with | [ppo](ppo/README.md) | 5.8 |"""
+        return re.findall(r"^\| \[(\w+)\]\(\1/README\.md\) \| (\d\.\d+) \|", read(ROOT / "README.md"), re.M)
 
     def _pages(self):
-        """{Markdown file: (its page, title)}, Chinese files aside: the page of X.zh-CN.md is zh/ and that of X.md."""
+        """{Markdown file: its page}, Chinese files aside: the page of X.zh-CN.md is zh/ and that of X.md."""
         pages = {}
         patterns = ["README.md", *(f"{folder}/*.md" for folder, _ in self.folders), "[!.]*/README.md", "docs/*.md"]
         # In this order, as docs/ links to the cards of the folders.
@@ -90,7 +90,10 @@ class Site:
     # ---- Building
 
     def build(self):
-        shutil.rmtree(self.target, ignore_errors=True)
+        if self.target.exists():
+            if any(self.target.iterdir()) and not (self.target / ".nojekyll").exists():
+                raise MapError(f"{self.target} holds something else than a site: remove it, or name another folder")
+            shutil.rmtree(self.target)
         self.target.mkdir(parents=True)
         for language in WORDS:
             for path, page in self.pages.items():
@@ -101,7 +104,7 @@ class Site:
             self._play(language)
             index = json.dumps(self.index[language], ensure_ascii=False)
             self.write(f"search-{language}.js", f"site.index = {index};\n")
-        for path in sorted({str(file.relative_to(ROOT).as_posix()) for file in self._python()}):
+        for path in sorted(self.sources_shown):
             self._source(path)
         for env, folders in networks.ENVIRONMENTS.items():
             for folder in folders:
@@ -111,21 +114,11 @@ class Site:
         shutil.copytree(HERE / "katex", self.target / "katex")
         self.write(".nojekyll", "")
 
-    def _python(self):
-        named = {ROOT / f.path for row in self.book for f in (*row.functions, *row.tests)}
-        folders = (ROOT / folder / name for folder, _ in self.folders for name in ("agent.py", "main.py"))
-        return {*named, *folders, *(ROOT / "common").glob("*.py"), *(ROOT / "tests").glob("test_*.py")}
-
-    def extra(self, language, path):
-        """What a page has besides its Markdown: {index of a heading: HTML before it}."""
-        folder = path.split("/")[0]
-        if path == f"{folder}/README.md" and folder in dict(self.folders):
-            return {1: self.cards_of(language, folder)}
-        return {}
-
     def page(self, language, page, path, text):
         """Write a page of Markdown. path: its file, to which its links are relative."""
-        body, headings = self.render(language, page, path, text, self.extra(language, path))
+        folder = path.removesuffix("/README.md")
+        cards = self.cards_of(language, folder) if folder in dict(self.folders) else None
+        body, headings = self.render(language, page, path, text, cards)
         if page == "index.html":
             button = f'<a class="button" href="play/index.html">{WORDS[language]["play"]}</a>'
             body = body.replace("</h1>", f'</h1><p class="front">{WORDS[language]["front"]} {button}</p>', 1)
@@ -211,7 +204,7 @@ class Site:
     def _joined(self, language, page, parts):
         bodies, headings = [], []
         for text, path in parts:
-            body, found = self.render(language, page, path, text, {})
+            body, found = self.render(language, page, path, text)
             bodies.append(body)
             headings += found
         self.shell(language, page, headings, "".join(bodies))
@@ -312,7 +305,8 @@ class Site:
             for test in row.tests
         )
         anchors = "".join(f'<a id="eq-{n.replace(" ", "-")}"></a>' for n in row.numbers if self._first(own, n))
-        self._remember(language, page, plain(row.book), "formulas", " ".join(f.name for f in row.functions))
+        place = f"eq-{row.numbers[0].replace(' ', '-')}"
+        self._remember(language, page, plain(row.book), place, " ".join(f.name for f in row.functions))
         return (
             f'<section class="card">{anchors}<h3>{inline(row.book)}{dagger}</h3>'
             f'<div class="formulas">{shown}</div><div class="lines">{sources}{proofs}</div></section>'
@@ -346,7 +340,7 @@ class Site:
             f'<span class="line{" marked" * (line in marked)}" data-line="{line}">{lines[line - 1][indent:]}\n</span>'
             for line in shown
         )
-        link = self.relative(own, f"source/{function.path}.html") + f"#L{first}"
+        link = self.source(own, function.path, function)
         return (
             f'<figure class="code" data-path="{function.path}"><figcaption><a href="{link}">{function.path}'
             f"<b>:{first}</b></a> {html.escape(function.name)}</figcaption>"
@@ -356,47 +350,51 @@ class Site:
     def lines(self, path):
         """The lines of a Python file as HTML."""
         if path not in self.highlighted:
-            self.highlighted[path] = coloured(self.sources.text(path), PythonLexer).split("\n")
+            self.highlighted[path] = coloured(self.sources.text(path), "python").split("\n")
         return self.highlighted[path]
 
     # ---- Markdown
 
-    def render(self, language, page, path, text, before):
-        """(HTML, [(level, anchor, text)] of the headings). before: {index of a heading: HTML that goes before it}."""
+    def render(self, language, page, path, text, cards=None):
+        """(HTML, [(level, anchor, text)] of the headings). cards: HTML that goes before the second heading."""
         own = self.path(language, page)
-        tokens, headings, out_before = MARKDOWN.parse(text), [], {}
+        tokens, headings, split = MARKDOWN.parse(text), [], 0
         names = anchors(text)
         for i, token in enumerate(tokens):
             if token.type == "heading_open":
                 anchor = names[len(headings)]
                 token.attrSet("id", anchor)
-                if len(headings) in before:
-                    out_before[i] = before[len(headings)]
+                if len(headings) == 1:
+                    split = i
                 headings.append((int(token.tag[1]), anchor, inline(tokens[i + 1].content)))
             elif token.type == "inline":
                 self._inline(language, own, path, token)
-                if headings:
+                if headings and tokens[i - 1].type != "heading_open":
                     self._remember(language, page, plain(headings[-1][2]), headings[-1][1], token.content)
             elif token.type in ("fence", "code_block"):
                 self._fence(token)
-        pieces, start = [], 0
-        for i, piece in sorted(out_before.items()):
-            pieces += [MARKDOWN.renderer.render(tokens[start:i], MARKDOWN.options, {}), piece]
-            start = i
-        pieces.append(MARKDOWN.renderer.render(tokens[start:], MARKDOWN.options, {}))
-        if out_before and page.endswith("/index.html"):
+        first, rest = (
+            MARKDOWN.renderer.render(part, MARKDOWN.options, {}) for part in (tokens[:split], tokens[split:])
+        )
+        if cards:
             headings.insert(1, (2, "formulas", WORDS[language]["formulas"]))
-        body = "".join(pieces).replace("<table>", '<div class="table"><table>').replace("</table>", "</table></div>")
+        body = (
+            (first + (cards or "") + rest)
+            .replace("<table>", '<div class="table"><table>')
+            .replace("</table>", "</table></div>")
+        )
         return body, headings
 
     def _fence(self, token):
-        token.type, token.tag = "html_block", ""
-        lexer = BashLexer if not token.info else PythonLexer
-        token.content = f'<pre tabindex="0"><code>{coloured(token.content, lexer)}</code></pre>'
+        try:
+            coded = coloured(token.content, token.info or "bash")
+        except ClassNotFound:
+            coded = html.escape(token.content)
+        token.type, token.tag, token.content = "html_block", "", f'<pre tabindex="0"><code>{coded}</code></pre>'
 
     def _inline(self, language, own, path, token):
         """Links to where they lead on the site; code that names a function or a test to its lines."""
-        linked, children = False, []
+        linked = False
         for child in token.children:
             if child.type == "link_open":
                 child.attrSet("href", self.link(language, own, path, child.attrGet("href")))
@@ -411,19 +409,18 @@ class Site:
             elif child.type == "text" and path == "docs/book-map.md":
                 child.type = "html_inline"
                 child.content = self._equations(language, own, html.escape(child.content))
-            children.append(child)
-        token.children = children
 
     def _code_target(self, own, path, code):
-        place = re.fullmatch(r"([\w/]+\.py)(?:::([\w.]+))?", code)
-        if place and (ROOT / place[1]).is_file() and (ROOT / place[1]) in self._python():
-            function = self.sources.functions(place[1]).get(place[2])
-            return self.relative(own, f"source/{place[1]}.html") + (f"#L{function.lines[0]}" if function else "")
+        """Where `ppo/agent.py::PPO.update` leads; in a folder also `PPO.update`, `train` and `agent.py`."""
         folder = path.split("/")[0]
+        if place := re.fullmatch(r"([\w/]+\.py)(?:::([\w.]+))?", code):
+            for file in (place[1], f"{folder}/{place[1]}"):
+                if (ROOT / file).is_file():
+                    return self.source(own, file, self.sources.functions(file).get(place[2]))
         if folder in dict(self.folders) and re.fullmatch(r"\w+\.\w+|train|test", code):
-            for name in ("agent.py", "main.py"):
-                if function := self.sources.functions(f"{folder}/{name}").get(code):
-                    return self.relative(own, f"source/{folder}/{name}.html") + f"#L{function.lines[0]}"
+            for file in (f"{folder}/agent.py", f"{folder}/main.py"):
+                if function := self.sources.functions(file).get(code):
+                    return self.source(own, file, function)
         return None
 
     def _equations(self, language, own, text):
@@ -457,19 +454,27 @@ class Site:
             return href
         target, _, anchor = href.partition("#")
         target = self.resolve(path, target)
+        if (ROOT / target).is_dir():
+            target += "/README.md"
         english = target.replace(".zh-CN.md", ".md")
         if english in self.pages:
             if anchor and language == "zh" and target == english:  # of an English page: the heading at the same place
                 place = anchors(self.markdown(english, "en")).index(anchor)
                 anchor = anchors(self.markdown(english, "zh"))[place]
             return self.relative(own, self.path(language, self.pages[english])) + (f"#{anchor}" if anchor else "")
-        anchor = f"#{anchor}" if anchor else ""
         if target.endswith(".py") and (ROOT / target).is_file():
-            return self.relative(own, f"source/{target}.html") + anchor
-        return self.file(own, target) + anchor
+            return self.source(own, target)
+        return self.file(own, target)
+
+    def source(self, own, path, function=None):
+        """The link to a Python file's page, or to a function on it; the page is written at the end."""
+        self.sources_shown.add(path)
+        return self.relative(own, f"source/{path}.html") + (f"#L{function.lines[0]}" if function else "")
 
     def file(self, own, path):
         """Copy a file of the repository into the site and return the link to it."""
+        if not (ROOT / path).is_file():
+            raise MapError(f"{own}: a link leads to {path}, which is no file")
         if path not in self.copied:
             (self.target / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / path, self.target / path)
@@ -503,8 +508,12 @@ def read_formulas() -> dict:
 
 def section(english: str, text: str, heading: str) -> str:
     """What stands below a heading of the English page, in `text`, which has the same headings in the same order."""
-    index = re.findall(r"^## (.*)$", english, re.M).index(heading)
-    return re.split(r"^## .*$", text, flags=re.M)[index + 1]
+    headings = re.findall(r"^## (.*)$", english, re.M)
+    if heading not in headings:
+        raise MapError(
+            f"the page '{first_heading(english)}' has no section '{heading}', of which the site makes a page"
+        )
+    return re.split(r"^## .*$", text, flags=re.M)[headings.index(heading) + 1]
 
 
 def first_heading(text: str) -> str:
@@ -538,9 +547,10 @@ def anchors(text: str) -> list[str]:
     return [anchor for _, anchor in found]
 
 
-def coloured(text: str, lexer) -> str:
+def coloured(text: str, language: str) -> str:
     """Code as HTML, line by line; what has no colour in style.css gets no tag."""
-    coded = highlight(text, lexer(stripnl=False, ensurenl=False), HtmlFormatter(nowrap=True))
+    lexer = get_lexer_by_name(language, stripnl=False, ensurenl=False)
+    coded = highlight(text, lexer, HtmlFormatter(nowrap=True))
     return re.sub(r'<span class="(?!(?:k|s|m|c|nf|nc|nd|fm|ow)[a-z0-9]?")\w+">([^<]*)</span>', r"\1", coded)
 
 

@@ -81,7 +81,8 @@ function searching(form) {
       const item = document.createElement("li"), link = document.createElement("a"), more = document.createElement("small");
       link.href = prefix + place.replace(/#$/, "");
       link.textContent = title;
-      more.textContent = text;
+      const page = place.replace(/\/?(index)?\.html.*/, "");
+      more.textContent = page ? `${page} · ${text}` : text;
       link.append(more);
       item.append(link);
       list.append(item);
