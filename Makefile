@@ -1,7 +1,8 @@
 # make train             learn Pendulum with PPO:   .venv is made and filled on the first call
 # make train ALG=ppo ARGS="--env CartPole-v1"       another algorithm, other flags
-# make test | lint | mutants | bench | clean      (make mutants ARGS="ppo sac": those folders')
+# make test | lint | mutants | bench | docs-test | clean      (make mutants ARGS="ppo sac": those folders')
 #                        (make bench ARGS="ppo --kind solve": see benchmarks/README.md)
+# make docs              the site, in site/: each formula beside its lines, policies to play with
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,8 +10,9 @@ ALG ?= ppo
 ARGS ?=
 BIN := $(VENV)/bin
 PEERS ?= .venv-bench
+DOCS ?= .venv-docs
 
-.PHONY: train test lint mutants bench clean
+.PHONY: train test lint mutants bench docs docs-test clean
 
 train: $(VENV)/installed
 	$(BIN)/python $(ALG)/main.py --train $(ARGS)
@@ -28,8 +30,14 @@ mutants: $(VENV)/installed-dev
 bench: $(VENV)/installed-dev $(PEERS)/installed
 	$(BIN)/python benchmarks/bench.py --peers $(PEERS)/bin/python $(ARGS)
 
+docs: $(DOCS)/installed
+	$(DOCS)/bin/python docs/site/build.py
+
+docs-test: $(DOCS)/installed
+	$(DOCS)/bin/python -m pytest docs/site/tests
+
 clean:
-	rm -rf $(VENV) $(PEERS) model image .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) $(DOCS) model image site .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed: requirements.txt
@@ -45,4 +53,9 @@ $(VENV)/installed-dev: $(VENV)/installed requirements/dev.txt
 $(PEERS)/installed: benchmarks/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	touch $@
+
+$(DOCS)/installed: requirements/docs.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
 	touch $@
