@@ -5,10 +5,13 @@ The whole book's map, docs/book-map.md, has every equation once, and docs/errata
 
 import importlib
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from conftest import ALGORITHMS, ROOT
+
+from docs import links
 
 # What the book's section defines and the folder must compute.
 DEFINED = {
@@ -111,6 +114,31 @@ def test_daggers_and_errata_name_the_same_equations():
 
     marked = numbers(row[0] for row in rows("book-map") if "†" in row[0])
     assert marked == numbers(row[0] for row in rows("errata"))
+
+
+def test_the_maps_link_to_the_lines_where_the_functions_begin():
+    assert not links.differences(), "links are stale: run `python docs/links.py`, which mends them"
+
+
+def test_a_function_that_moves_or_a_link_that_is_missing_is_seen(tmp_path):
+    for folder in ("ppo", "docs"):
+        (tmp_path / folder).mkdir()
+    for name in ("agent.py", "main.py", "README.md", "README.zh-CN.md"):
+        shutil.copy(ROOT / "ppo" / name, tmp_path / "ppo" / name)
+    agent, page = tmp_path / "ppo" / "agent.py", tmp_path / "ppo" / "README.md"
+    assert not links.differences(tmp_path)
+    source, text = (file.read_text(encoding="utf-8") for file in (agent, page))
+    agent.write_text(
+        source.replace("    def train_critic", "    # one line more\n    def train_critic"), encoding="utf-8"
+    )
+    moved = links.differences(tmp_path)
+    assert {each.split(":")[0] for each in moved} == {"ppo/README.md", "ppo/README.zh-CN.md"}
+    assert any("`PPO.train_critic`" in each for each in moved) and not any("train_actor`" in each for each in moved)
+    agent.write_text(source, encoding="utf-8")
+    page.write_text(re.sub(r"\[(`PPO.train_critic`)\]\([^)]*\)", r"\1", text), encoding="utf-8")
+    assert len(links.differences(tmp_path)) == 1
+    for new in links.stale(tmp_path).values():
+        assert new == text
 
 
 def _tests(cell):

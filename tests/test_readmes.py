@@ -154,7 +154,9 @@ def slug(heading):
 
 
 def anchors(page):
-    """The anchors of a page, in order; the second of two equal ones ends in -1."""
+    """The anchors of a page, in order; the second of two equal ones ends in -1. A source's are its lines: L1, L2."""
+    if page.suffix == ".py":
+        return [f"L{i}" for i, _ in enumerate(page.read_text(encoding="utf-8").splitlines(), 1)]
     seen = Counter()
     found = []
     for heading, *_ in sections(page.read_text(encoding="utf-8")):

@@ -463,7 +463,7 @@ class Site:
                 anchor = anchors(self.markdown(english, "zh"))[place]
             return self.relative(own, self.path(language, self.pages[english])) + (f"#{anchor}" if anchor else "")
         if target.endswith(".py") and (ROOT / target).is_file():
-            return self.source(own, target)
+            return self.source(own, target) + (f"#{anchor}" if anchor else "")
         return self.file(own, target)
 
     def source(self, own, path, function=None):
