@@ -211,3 +211,11 @@ def test_githubs_anchors():
     assert slug("## 5.9 ACKTR") == "59-acktr"
     assert slug("## A generator and its judge (section 5.4)") == "a-generator-and-its-judge-section-54"
     assert slug("## 多台机器（用 `--ray`）：Worker 节点") == "多台机器用---rayworker-节点"
+
+
+def test_the_page_of_common_names_every_module_in_both_languages():
+    english, chinese = pair("common")
+    assert differences(english, chinese) == []
+    modules = {file.stem for file in (ROOT / "common").glob("*.py")} - {"__init__"}
+    named = {name for line in english.splitlines() if line.startswith("| `") for name in CODE.findall(cells(line)[0])}
+    assert named == modules

@@ -58,8 +58,8 @@ class Site:
     # ---- What there is
 
     def _folders(self):
-        """The algorithms by the rows of README.md that begin with | [ppo](ppo/README.md) | 5.8 |"""
-        return re.findall(r"^\| \[(\w+)\]\(\1/README\.md\) \| (\d\.\d+) \|", read(ROOT / "README.md"), re.M)
+        """The algorithms by the rows of README.md that begin with | [ppo](ppo/README.md) | 5.8, 5.10.6 |"""
+        return re.findall(r"^\| \[(\w+)\]\(\1/README\.md\) \| (\d\.\d+)[, ]", read(ROOT / "README.md"), re.M)
 
     def _pages(self):
         """{Markdown file: its page}, Chinese files aside: the page of X.zh-CN.md is zh/ and that of X.md."""
