@@ -402,10 +402,13 @@ class Site:
                 child.attrSet("src", self.file(own, self.resolve(path, child.attrGet("src"))))
                 child.attrSet("loading", "lazy")
             linked = child.type == "link_open" or (linked and child.type != "link_close")
-            if child.type == "code_inline" and not linked and (target := self._code_target(own, path, child.content)):
-                child.type = "html_inline"
-                shown = re.sub(r"(_|::|/)", r"\1<wbr>", html.escape(child.content))  # where a long name may break
-                child.content = f'<a class="code" href="{target}"><code>{shown}</code></a>'
+            if child.type == "code_inline":
+                target = None if linked else self._code_target(own, path, child.content)
+                if linked or target:
+                    shown = re.sub(r"(_|::|/)", r"\1<wbr>", html.escape(child.content))  # where a long name may break
+                    code = f"<code>{shown}</code>"
+                    child.type = "html_inline"
+                    child.content = f'<a class="code" href="{target}">{code}</a>' if target else code
             elif child.type == "text" and path == "docs/book-map.md":
                 child.type = "html_inline"
                 child.content = self._equations(language, own, html.escape(child.content))
