@@ -16,8 +16,9 @@ NAME = re.compile(r"\[?`(?:([\w/]+\.py)::)?([A-Za-z_][\w.]*)`(?:\]\([^)]*\))?")
 
 
 def pages(root: Path = ROOT) -> list[Path]:
-    """The pages with maps: each folder's README, in every language there is."""
-    return sorted(page for agent in root.glob("*/agent.py") for page in agent.parent.glob("README*.md"))
+    """The pages with maps: each folder's README and the whole book's map, in every language there is."""
+    folders = (page for agent in root.glob("*/agent.py") for page in agent.parent.glob("README*.md"))
+    return sorted([*folders, *root.glob("docs/book-map*.md")])
 
 
 def refreshed(page: Path, sources: Sources) -> str:
