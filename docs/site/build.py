@@ -85,7 +85,7 @@ class Site:
         """The text of a page in a language, or in English where there is no Chinese one."""
         chinese = ROOT / path.replace(".md", ".zh-CN.md")
         text = read(chinese if language == "zh" and chinese.exists() else ROOT / path)
-        return re.sub(r"^\[(中文说明|English)\]\(README[.\w-]*\)\n", "", text, flags=re.M)  # every page has such a link
+        return re.sub(r"^\[(中文说明|English)\]\([.\w-]+\.md\)\n", "", text, flags=re.M)  # every page has such a link
 
     # ---- Building
 
@@ -173,7 +173,7 @@ class Site:
 
     def label(self, language, path):
         """What README.md calls a page where it links to it, or the page's title."""
-        named = re.search(rf"\[([^\]]+)\]\({re.escape(path)}\)", self.markdown("README.md", language))
+        named = re.search(rf"\[([^\]]+)\]\({re.escape(path.removesuffix('.md'))}(?:\.zh-CN)?\.md\)", self.markdown("README.md", language))
         label = named[1] if named else plain(first_heading(self.markdown(path, language)))
         return label[0].upper() + label[1:]
 
@@ -430,13 +430,13 @@ class Site:
         """Numbers of equations in the book map, as links to their cards."""
 
         def link(match):
-            number = match[1] if match[1] else match[0]
+            number = match[1] or f"Algorithm {match[2]}"
             if number not in self.cards:
                 return match[0]
             target = self.relative(own, self.path(language, self.cards[number]))
             return f'<a href="{target}#eq-{number.replace(" ", "-")}">{match[0]}</a>'
 
-        return re.sub(r"\((\d\.\d+)\)|Algorithm \d\.\d+", link, text)
+        return re.sub(r"\((\d\.\d+)\)|(?:Algorithm|算法) (\d\.\d+)", link, text)
 
     # ---- Links and files
 
