@@ -1,6 +1,7 @@
-"""Each README in two languages: the same headings, commands, tables, figures, numbers and links; no link leads nowhere.
+"""Each README and page of docs/ in two languages: the same headings, commands, tables, figures, numbers and links.
 
-Sentences are not compared, but what a section says in numbers and in `code` is. A million is 100 万 here.
+Sentences are not compared, but what a section says in numbers and in `code` is. A million is 100 万 here. No link leads
+nowhere.
 """
 
 import re
@@ -13,6 +14,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ["", "benchmarks", *sorted(page.parent.name for page in ROOT.glob("*/main.py"))]
+ENGLISH = [
+    *(f"{folder}/README.md".lstrip("/") for folder in FOLDERS),
+    *sorted(f"docs/{page.name}" for page in ROOT.glob("docs/*.md") if ".zh-CN" not in page.name),
+]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")])
 
 CODE = re.compile(r"`([^`]+)`")
@@ -99,27 +104,33 @@ def differences(english, chinese):
     return found
 
 
-def pair(folder):
-    return [(ROOT / folder / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")]
+def both(page):
+    """The files of a page, the English and the Chinese one."""
+    return [ROOT / page, ROOT / page.replace(".md", ".zh-CN.md")]
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_both_languages_have_the_same_content(folder):
-    assert differences(*pair(folder)) == []
+def pair(page):
+    return [file.read_text(encoding="utf-8") for file in both(page)]
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_each_language_links_to_the_other_below_the_title(folder):
-    english, chinese = (text.splitlines() for text in pair(folder))
-    assert english[1:4] == ["", "[中文说明](README.zh-CN.md)", ""]
-    assert chinese[1:4] == ["", "[English](README.md)", ""]
+@pytest.mark.parametrize("page", ENGLISH)
+def test_both_languages_have_the_same_content(page):
+    assert differences(*pair(page)) == []
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("page", ENGLISH)
+def test_each_language_links_to_the_other_below_the_title(page):
+    english, chinese = (text.splitlines() for text in pair(page))
+    names = [file.name for file in both(page)]
+    assert english[1:4] == ["", f"[中文说明]({names[1]})", ""]
+    assert chinese[1:4] == ["", f"[English]({names[0]})", ""]
+
+
+@pytest.mark.parametrize("page", ENGLISH)
 @pytest.mark.parametrize("language", [0, 1])
-def test_a_missing_heading_row_command_or_figure_is_seen(folder, language):
+def test_a_missing_heading_row_command_or_figure_is_seen(page, language):
     """Each of them is taken out of one of the two pages in turn."""
-    pages = pair(folder)
+    pages = pair(page)
     lines = pages[language].splitlines()
     fenced = False
     tried = Counter()
@@ -129,13 +140,13 @@ def test_a_missing_heading_row_command_or_figure_is_seen(folder, language):
         kind = "command" if command else {"#": "heading", "|": "row", "!": "figure"}.get(line[:1])
         if kind:
             tried[kind] += 1
-            both = [*pages]
+            texts = [*pages]
             shortened = [IMAGE.sub("", line, count=1)] if kind == "figure" else []
-            both[language] = "\n".join([*lines[:i], *shortened, *lines[i + 1 :]])
+            texts[language] = "\n".join([*lines[:i], *shortened, *lines[i + 1 :]])
             if kind == "heading" and i == 0:
                 continue  # a page without a title is no page
-            assert differences(*both), line
-    assert len(tried) >= (3 if folder == "" else 4), tried
+            assert differences(*texts), line
+    assert len(tried) >= (2 if page.startswith("docs/") else 3 if page == "README.md" else 4), tried
 
 
 def test_a_changed_number_or_name_is_seen():
@@ -187,23 +198,24 @@ def test_no_link_leads_nowhere(page):
             assert not anchor or anchor in anchors(target), f"{target}#{anchor}"
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_links_lead_to_the_same_places(folder):
-    """A Chinese page links to Chinese READMEs, and to the heading that is at the same place as in English."""
+@pytest.mark.parametrize("page", ENGLISH)
+def test_links_lead_to_the_same_places(page):
+    """A Chinese page links to Chinese pages, and to the heading that is at the same place as in English."""
 
-    def places(name):
-        for target, anchor in links(ROOT / folder / name):
+    def places(file):
+        for target, anchor in links(file):
             if not target:
                 yield anchor
             else:
                 index = anchors(target).index(anchor) if anchor else None
                 yield str(target).replace(".zh-CN", ""), index
 
-    assert Counter(places("README.md")) == Counter(places("README.zh-CN.md"))
-    for name in ("README.md", "README.zh-CN.md"):
-        own = ROOT / folder / name
-        others = [target for target, _ in links(own) if target and target.name.startswith("README")]
-        assert sum(target.name != name for target in others) == 1, f"{own} links to the other language"
+    files = both(page)
+    assert Counter(places(files[0])) == Counter(places(files[1]))
+    for own, other in (files, files[::-1]):
+        targets = [target for target, _ in links(own) if target and target.suffix == ".md"]
+        strangers = [target for target in targets if (".zh-CN" in target.name) != (".zh-CN" in own.name)]
+        assert strangers == [other], f"{own} links to the other language"
 
 
 def test_githubs_anchors():

@@ -47,8 +47,8 @@ class Site:
         self.index = {"en": [], "zh": []}  # what the search knows: [place, title, text]
         self.cards = {}  # "5.38": "ppo/index.html", for the links of the book map
         self.maps = {(words, folder): self._map(words, folder) for words in WORDS for folder, _ in self.folders}
-        book = read(ROOT / "docs/book-map.md")
-        self.book = maps.book_map(book, "docs/book-map.md", self.sources)
+        self.books = {words: self._book(words) for words in WORDS}  # the same rows in each language
+        self.book = self.books["en"]
         maps.errata(read(ROOT / "docs/errata.md"), "docs/errata.md", self.sources)
         # An algorithm's errata are of one line or another: there its formula says whether it is this one.
         daggers = [row for row in self.book if "†" in row.book and not row.book.startswith("Algorithm")]
@@ -80,6 +80,10 @@ class Site:
     def _map(self, language, folder):
         path = f"{folder}/README{'.zh-CN' if language == 'zh' else ''}.md"
         return maps.folder_map(folder, read(ROOT / path), path, self.sources)
+
+    def _book(self, language):
+        path = "docs/book-map.zh-CN.md" if language == "zh" else "docs/book-map.md"
+        return maps.book_map(read(ROOT / path), path, self.sources)
 
     def markdown(self, path: str, language: str) -> str:
         """The text of a page in a language, or in English where there is no Chinese one."""
@@ -173,7 +177,8 @@ class Site:
 
     def label(self, language, path):
         """What README.md calls a page where it links to it, or the page's title."""
-        named = re.search(rf"\[([^\]]+)\]\({re.escape(path.removesuffix('.md'))}(?:\.zh-CN)?\.md\)", self.markdown("README.md", language))
+        name = re.escape(path.removesuffix(".md"))
+        named = re.search(rf"\[([^\]]+)\]\({name}(?:\.zh-CN)?\.md\)", self.markdown("README.md", language))
         label = named[1] if named else plain(first_heading(self.markdown(path, language)))
         return label[0].upper() + label[1:]
 
@@ -245,11 +250,10 @@ class Site:
         own = self.path(language, page)
         rows = [*self.maps[language, folder]]
         known = {number for row in rows for number in row.numbers}
-        for row in self.book:
+        for row, own_row in zip(self.book, self.books[language], strict=True):
             here = tuple(function for function in row.functions if function.path.split("/")[0] == folder)
             if here and row.book.startswith("Eq.") and not known & set(row.numbers):
-                label = "、".join(f"({n})" for n in row.numbers) if language == "zh" else ""
-                book = f"式 {label}" if language == "zh" else f"{row.book.replace(' †', '')}, {row.says}"
+                book = f"{own_row.book.replace(' †', '')}{'，' if language == 'zh' else ', '}{own_row.says}"
                 rows.insert(self._place(rows, row), maps.Row(book, row.says, here, row.tests))
         cards = []
         for row in rows:
