@@ -110,10 +110,7 @@ def measure(kind: str, row, repeats: list[int], peers: Path, origin: str) -> lis
 
 def show(kind: str, lines: list[dict]) -> None:
     """A row on the terminal: median, range, ratio, and the median start-up."""
-    value, cell = {
-        "throughput": (report.speed, report.throughput_cell),
-        "solve": (report.seconds, report.solve_cell),
-    }[kind]
+    value, cell = report.KINDS[kind]
     [row] = report.cells(lines, value).values()
     for library in row:
         startups = [line["startup"] for line in lines if line["library"] == library and line.get("startup")]

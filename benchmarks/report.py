@@ -118,12 +118,15 @@ def solve_cell(row: dict[str, Cell], library: str, brief: bool) -> str:
     return rounded(cell.median) + (f" ({'; '.join(notes)})" if notes else "")
 
 
+KINDS = {"throughput": (speed, throughput_cell), "solve": (seconds, solve_cell)}  # what counts, and how it is written
+
+
 def table(kind: str, lines: list[dict], brief: bool = False) -> str:
     """In Markdown, with a line below it that says how often, when and where.
 
     kind: 'throughput' or 'solve'.  brief: without ranges, limits and versions.
     """
-    cell, value = {"throughput": (throughput_cell, speed), "solve": (solve_cell, seconds)}[kind]
+    value, cell = KINDS[kind]
     libraries = [OURS, *PEERS, *([LIMIT] if kind == "throughput" and not brief else [])]
     text = [f"| | {' | '.join(libraries)} |", "|---" * (len(libraries) + 1) + "|"]
     rows = cells(lines, value)
@@ -186,7 +189,7 @@ def chart(kind: str, lines: list[dict], path: Path) -> None:
     """Bars of the medians with lines from lowest to highest, as a PNG file."""
     from matplotlib.figure import Figure  # only now: the first run need not wait for it
 
-    rows = cells(lines, speed if kind == "throughput" else seconds)
+    rows = cells(lines, KINDS[kind][0])
     figure = Figure(figsize=(9, 1 + 0.62 * len(rows)), layout="constrained")
     axes = figure.subplots()
     labelled = set()

@@ -5,12 +5,13 @@ nowhere.
 """
 
 import re
-import unicodedata
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+
+from docs.site.maps import slug
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ["", "benchmarks", "common", *sorted(page.parent.name for page in ROOT.glob("*/main.py"))]
@@ -155,13 +156,6 @@ def test_a_changed_number_or_name_is_seen():
     assert not differences(table, chinese)
     for old, new in [("1,500", "150"), ("-3.5", "3.5"), ("--x", "--y"), ("| 1", "| | 1"), ("`a`", "a"), ("5 `", "6 `")]:
         assert old in chinese and differences(table, chinese.replace(old, new)), (old, new)
-
-
-def slug(heading):
-    """GitHub's anchor of a heading: letters (of any script), marks, digits, _ and - stay, spaces turn into -."""
-    text = LINK.sub(r"\1", re.sub(r"^#+ ", "", heading)).strip().lower()
-    kept = ((c, unicodedata.category(c)) for c in text)
-    return "".join(c for c, kind in kept if c in "- " or kind in ("Nd", "Pc") or kind[0] in "LM").replace(" ", "-")
 
 
 def anchors(page):

@@ -1,8 +1,9 @@
 """The site, out of the repository's own pages and sources: python docs/site/build.py [FOLDER], by default site/.
 
-Every README.md and docs/*.md is a page, in English and, where there is a .zh-CN.md beside it, in Chinese. A folder's
-page gets its formulas: each row of its map whose number is in formulas.toml, with the lines that compute it and the
-tests. The page to play with is play.html. Needs requirements/docs.txt, no TensorFlow and, to be looked at, no server.
+Every README.md, docs/*.md and *.md at the top is a page, in English and, where there is a .zh-CN.md beside it, in
+Chinese. A folder's page gets its formulas: each row of its map whose number is in formulas.toml, with the lines that
+compute it and the tests. The page to play with is play.html. Needs requirements/docs.txt, no TensorFlow and, to be
+looked at, no server.
 """
 
 import html
@@ -12,13 +13,12 @@ import re
 import shutil
 import sys
 import time
-import unicodedata
 from pathlib import Path, PurePosixPath
 from string import Template
 
 import maps
 import networks
-from maps import ROOT, Function, MapError, Sources
+from maps import ROOT, Function, MapError, Sources, slug
 from markdown_it import MarkdownIt
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
@@ -64,7 +64,13 @@ class Site:
     def _pages(self):
         """{Markdown file: its page}, Chinese files aside: the page of X.zh-CN.md is zh/ and that of X.md."""
         pages = {}
-        patterns = ["README.md", *(f"{folder}/*.md" for folder, _ in self.folders), "[!.]*/README.md", "docs/*.md"]
+        patterns = [
+            "README.md",
+            "*.md",
+            *(f"{folder}/*.md" for folder, _ in self.folders),
+            "[!.]*/README.md",
+            "docs/*.md",
+        ]
         # In this order, as docs/ links to the cards of the folders.
         files = [file for pattern in patterns for file in sorted(ROOT.glob(pattern))]
         for file in (file for file in files if ".zh-CN" not in file.name):
@@ -104,7 +110,6 @@ class Site:
                 text = self.markdown(path, language)
                 self.page(language, page, path, text)
             self._results(language)
-            self._benchmarks(language)
             self._play(language)
             index = json.dumps(self.index[language], ensure_ascii=False)
             self.write(f"search-{language}.js", f"site.index = {index};\n")
@@ -179,7 +184,7 @@ class Site:
         """What README.md calls a page where it links to it, or the page's title."""
         name = re.escape(path.removesuffix(".md"))
         named = re.search(rf"\[([^\]]+)\]\({name}(?:\.zh-CN)?\.md\)", self.markdown("README.md", language))
-        label = named[1] if named else plain(first_heading(self.markdown(path, language)))
+        label = named[1] if named else plain(inline(first_heading(self.markdown(path, language))))
         return label[0].upper() + label[1:]
 
     # ---- The pages that are made of others
@@ -198,13 +203,6 @@ class Site:
             title = plain(first_heading(self.markdown(path, language)))
             parts.append((f"## [{title}](README{'.zh-CN' if language == 'zh' else ''}.md)\n{own}", path))
         self._joined(language, "results.html", parts)
-
-    def _benchmarks(self, language):
-        """What README.md says under 'How fast', as long as benchmarks/ has no page of its own."""
-        if "benchmarks/README.md" in self.pages:
-            return
-        own = section(read(ROOT / "README.md"), self.markdown("README.md", language), "How fast")
-        self._joined(language, "benchmarks/index.html", [(f"# {WORDS[language]['benchmarks']}\n{own}", "README.md")])
 
     def _joined(self, language, page, parts):
         bodies, headings = [], []
@@ -534,13 +532,6 @@ def inline(text: str) -> str:
 
 def plain(text: str) -> str:
     return html.unescape(re.sub(r"<[^>]*>", "", text))
-
-
-def slug(heading: str) -> str:
-    """GitHub's anchor of a heading, as tests/test_readmes.py has it."""
-    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
-    kept = ((c, unicodedata.category(c)) for c in text)
-    return "".join(c for c, kind in kept if c in "- " or kind in ("Nd", "Pc") or kind[0] in "LM").replace(" ", "-")
 
 
 def anchors(text: str) -> list[str]:

@@ -7,6 +7,7 @@ import ast
 import io
 import re
 import tokenize
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,6 +186,13 @@ def book_map(text: str, page: str, sources: Sources) -> list[Row]:
                 raise MapError(f"{page}, row '{book}': there is no {path}::{name}") from None
         rows.append(Row(book, says, tuple(functions), tests(page, book, shown, sources)))
     return rows
+
+
+def slug(heading: str) -> str:
+    """GitHub's anchor of a heading: letters (of any script), marks, digits, _ and - stay, spaces turn into -."""
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"^#+ ", "", heading)).strip().lower()
+    kept = ((c, unicodedata.category(c)) for c in text)
+    return "".join(c for c, kind in kept if c in "- " or kind in ("Nd", "Pc") or kind[0] in "LM").replace(" ", "-")
 
 
 def errata(text: str, page: str, sources: Sources) -> None:

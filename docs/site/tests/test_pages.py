@@ -162,6 +162,11 @@ def test_it_can_be_read_without_a_server(page, folder):
     page.wait_for_function("play.game && play.game.steps > 5")
 
 
+def test_pages_are_pages_and_no_markdown(folder):
+    """A page that another one links to is built, not copied; the READMEs' tests would take a copy for the project's."""
+    assert (folder / "CONTRIBUTING.html").exists() and not [*folder.rglob("*.md")]
+
+
 def test_size(folder):
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 15e6
 
