@@ -1,7 +1,7 @@
 """Several processes that play whole episodes at the same time."""
 
 import atexit
-import itertools
+import contextlib
 import os
 import signal
 import threading
@@ -45,8 +45,14 @@ class Players:
 
         Raises UserError if a process was ended from outside.
         """
+        with _ctrl_c_waits():
+            episodes = [self.pool.submit(_play, policy, seed) for seed in seeds]
+        return self._results(episodes)
+
+    def _results(self, episodes):
         try:
-            yield from self.pool.map(_play, itertools.repeat(policy), seeds)
+            for episode in episodes:
+                yield episode.result()
         except BrokenProcessPool:
             raise UserError("a process that plays has been killed (out of memory?); --resume goes on") from None
 
@@ -57,13 +63,26 @@ class Players:
         if error:
             for process in active_children():
                 process.terminate()
-        self.pool.shutdown(cancel_futures=True)
+        self.pool.shutdown()  # no episode is cancelled: Python 3.11's pool may print a traceback where one was
+
+
+@contextlib.contextmanager
+def _ctrl_c_waits():
+    """Ctrl-C goes to every process of a terminal: the ones that start now inherit its being blocked."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _start(env_id: str) -> None:
     """What each process does first."""
     global env
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process; the one that trains decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that trains decides; on Windows nothing was inherited
     threading.Thread(target=_end_with_parent, daemon=True).start()
     env = environments.make(env_id, seed=0)
     atexit.register(globals().pop, "env")  # that thread would keep it, and Pong's emulator complains if it is kept

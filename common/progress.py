@@ -45,7 +45,7 @@ class Training:
         self.folder = config.model_folder
         self.rows: list[list] = []  # episode, steps, reward, running reward, seconds
         self.steps = self.episode = 0
-        self.interrupted = False
+        self.interrupted = self.cut = False  # Ctrl-C once, twice
         if config.resume:
             self._resume()
         self._claim(self.folder)
@@ -128,7 +128,7 @@ class Training:
             if kind is None:
                 self.save()
                 self._report()
-            elif kind is KeyboardInterrupt:  # the second one: the episode is cut, so the run can't be resumed from here
+            elif self.cut:  # in the middle of an episode: the run can't be resumed from here
                 self._save_weights()
                 if weights.exist(self.folder):
                     print(f"Weights: {self.folder}")
@@ -138,8 +138,8 @@ class Training:
             exist = weights.exist(self.folder)
             kept = f"the last good weights are in {self.folder}" if exist else "nothing was saved yet"
             raise FloatingPointError(f"{problem} at step {self.steps}; {kept}") from None
-        if self.interrupted and kind is None:
-            raise KeyboardInterrupt
+        if self.cut or (self.interrupted and kind is None):
+            raise KeyboardInterrupt from None  # whatever TensorFlow made of the second one (TypeError while it traces)
 
     def _report(self) -> None:
         """What came out, where it is, and what to type next."""
@@ -158,6 +158,7 @@ class Training:
 
     def _interrupt(self, *_):
         if self.interrupted:
+            self.cut = True
             raise KeyboardInterrupt
         self.interrupted = True
         self.bar.write("Finishing the episode (Ctrl-C again stops at once) ...", file=sys.stderr)

@@ -305,14 +305,16 @@ def test_a_limit_given_replaces_the_default_one(monkeypatch, flags, expected):
 
 
 def test_second_ctrl_c_stops_at_once(tmp_path):
-    """An environment that never ends its episode would hold the first one up for ever."""
+    """An environment that never ends its episode would hold the first one up for ever; a slow one, so that there is
+    no update yet: TensorFlow may swallow what is raised while it traces."""
     script = (
-        "import sys, gym; sys.argv = ['main.py', '--train', '--env', 'Endless-v0']\n"
+        "import sys, time, gym; sys.argv = ['main.py', '--train', '--env', 'Endless-v0']\n"
         f"sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
         "from conftest import Constant\n"
         "class Endless(Constant):\n"
         "    def step(self, action):\n"
         "        open('steps', 'w').close()\n"
+        "        time.sleep(0.1)\n"
         "        return super().step(action)\n"
         "gym.register('Endless-v0', entry_point=Endless)\n"
         "from ppo import main; from common import command\n"

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
 import types
@@ -236,6 +237,19 @@ def test_a_run_of_an_older_version_is_refused(tmp_path):
     checkpoint.save(config.model_folder / "resume.npz", agent=np.zeros(3))
     with pytest.raises(UserError, match="has no table of episodes"):
         Training(config, np.zeros(3))
+
+
+def test_what_tensorflow_makes_of_a_second_ctrl_c_is_one_still(tmp_path):
+    """While it traces, an extension of TensorFlow's turns KeyboardInterrupt into TypeError."""
+    config = Options(train=True, env="CartPole-v1", steps=9, out=tmp_path)
+    saved = types.SimpleNamespace(save=lambda folder, hdf5: (folder / "actor.npz").touch())
+    with pytest.raises(KeyboardInterrupt), Training(config, saved):
+        signal.raise_signal(signal.SIGINT)
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise TypeError from None
+    assert (config.model_folder / "actor.npz").exists() and not (config.model_folder / "resume.npz").exists()
 
 
 def test_checkpoint_refuses_what_is_no_checkpoint(tmp_path):

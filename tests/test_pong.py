@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import active_children
 
 import numpy as np
 import pytest
@@ -479,6 +480,16 @@ def test_ctrl_c_reaches_all_processes_and_only_one_answers(tmp_path):
     assert "Traceback" not in stderr and "Weights and episodes.csv" in stdout
     assert len((tmp_path / "model/reinforce/Pong-v0/episodes.csv").read_text().splitlines()) == 1 + 4  # a whole batch
     wait_for_the_end_of(process.pid)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals")
+def test_a_player_that_is_still_starting_does_not_see_ctrl_c():
+    _, agent = make_agent(Config(env="CartPole-v1"))
+    with Players("CartPole-v1", 2) as players:
+        games = players.play(agent.policy, [0, 1])
+        for process in active_children():
+            os.kill(process.pid, signal.SIGINT)
+        assert len(list(games)) == 2
 
 
 ENDLESS = """
