@@ -60,12 +60,16 @@ class MLP:
         """x: [input_dim] or [batch, input_dim] -> float32 [output_dim] or [batch, output_dim].
 
         An int8 [input_dim] is a picture of mostly zeros (see common.pixels): only its other pixels are multiplied.
+        So they are of a scipy.sparse [batch, input_dim].
         """
         layers = self.layers
         if getattr(x, "dtype", None) == np.int8 and x.ndim == 1:
             (W, b, act), *layers = layers
             pixels = np.flatnonzero(x.view(bool))
             x = act(x[pixels].astype(np.float32) @ W[pixels] + b)
+        elif hasattr(x, "indptr"):
+            (W, b, act), *layers = layers
+            x = act(x @ W + b)
         x = np.asarray(x, np.float32)
         for W, b, act in layers:
             x = act(x if W is None else x @ W + b)

@@ -7,10 +7,9 @@ import os
 
 import numpy as np
 import tensorflow as tf
+from scipy.sparse import issparse
 
-from common import cache
-
-DATA = (np.ndarray, np.generic)
+from common import cache, sparse
 
 
 @functools.cache
@@ -40,9 +39,10 @@ def converted(method):
 def compiled(method):
     """Decorator of a method: `tf.function` with XLA or without. The results are the same; XLA is about twice as fast.
 
-    Arguments: NumPy arrays and scalars are data, anything else is a constant. There is one compiled function for each
-    combination of types and shapes, kept with the object: to look it up here makes small updates about a third faster
-    than TensorFlow's own dispatch does, and so does handing over all data end to end in one array.
+    Arguments: NumPy arrays and scalars are data, and so are pictures (scipy.sparse, see `common.sparse`), with which
+    there is no XLA; anything else is a constant. There is one compiled function for each combination of types and
+    shapes, kept with the object: to look it up here makes small updates about a third faster than TensorFlow's own
+    dispatch does, and so does handing over all data end to end in one array.
 
     The object's plain settings (see `Settings`) count as they are at the call, not as they were at the first one: those
     that are floats are data too, and for each value of the others there is a compiled function of its own.
@@ -50,16 +50,20 @@ def compiled(method):
     graph = converted(method)
 
     def trace(self, settings, arguments):
-        """A compiled function of what `_pack` makes of the settings that are floats and the arguments that are data."""
+        """A compiled function of what `_pack` makes of the settings that are floats and the arguments that are data,
+        and of the pictures among them."""
 
-        def body(pack):
-            tensors = iter(_unpack(pack, data))
+        def body(pack, *pictures):
+            tensors, batches = iter(_unpack(pack, data)), iter(pictures)
             with settings.as_tensors(next(tensors)):
-                return graph(self, *(next(tensors) if isinstance(x, DATA) else x for x in arguments))
+                given = (next(batches) if issparse(x) else next(tensors) if _is_data(x) else x for x in arguments)
+                return graph(self, *given)
 
-        data = [settings.floats, *(x for x in arguments if isinstance(x, DATA))]
+        data = [settings.floats, *filter(_is_data, arguments)]
         shape = tf.TensorSpec([sum(_words(x).size for x in data)], tf.int32)
-        return tf.function(body, autograph=False, jit_compile=xla_works()).get_concrete_function(shape)
+        shapes = [tf.RaggedTensorSpec([x.shape[0], None], tf.int32, 1, tf.int32) for x in arguments if issparse(x)]
+        jit_compile = xla_works() and not shapes
+        return tf.function(body, autograph=False, jit_compile=jit_compile).get_concrete_function(shape, *shapes)
 
     def call(self, *arguments):
         functions = self.__dict__.setdefault("compiled_functions", {})
@@ -67,18 +71,24 @@ def compiled(method):
             self.compiled_settings = Settings(self)
         settings = self.compiled_settings
         settings.look()
-        key = (method.__name__, settings.others, *((x.dtype, x.shape) if isinstance(x, DATA) else x for x in arguments))
-        pack = _pack([settings.floats, *(x for x in arguments if isinstance(x, DATA))])
+        kinds = ((x.dtype, x.shape) if _is_data(x) or issparse(x) else x for x in arguments)
+        key = (method.__name__, settings.others, *kinds)
+        pack = _pack([settings.floats, *filter(_is_data, arguments)])
+        pictures = [sparse.ragged(x) for x in arguments if issparse(x)]
         if key in functions:
-            return functions[key](pack)
+            return functions[key](pack, *pictures)
         new = functools.partial(trace, self, settings, arguments)
-        function, results = cache.first_call(method.__qualname__, new, pack)
-        functions[key] = _unchecked(function)
+        function, results = cache.first_call(method.__qualname__, new, pack, *pictures)
+        functions[key] = function if pictures else _unchecked(function)
         return results
 
     functools.update_wrapper(call, method)
     del call.__wrapped__  # Ray would change the signature of what it finds there, and TensorFlow goes by signatures
     return call
+
+
+def _is_data(x) -> bool:
+    return isinstance(x, (np.ndarray, np.generic))
 
 
 def _unchecked(function):

@@ -14,10 +14,19 @@ def pack(state: np.ndarray) -> np.ndarray:
     return np.packbits(np.concatenate([state > 0, state < 0], axis=-1), axis=-1)
 
 
-def entries(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What `pack` made, uint8 [states, n / 4] -> (row, column) int64 [entries, 2], value float32 [entries] not 0."""
+def batch(states: list):
+    """What a buffer holds as one batch: float32 [batch, n] of states, scipy.sparse [batch, n] of packed pictures."""
+    states = np.array(states)
+    return unpack(states) if states.dtype == np.uint8 else states.astype(np.float32, copy=False)
+
+
+def unpack(packed: np.ndarray):
+    """What `pack` made, uint8 [batch, n / 4] -> float32 [batch, n], a scipy.sparse.csr_array."""
+    from scipy.sparse import csr_array
+
     place = np.flatnonzero(packed != 0)  # few bytes are not 0, and only those are unpacked
     which, bit = np.divmod(np.flatnonzero(np.unpackbits(packed.ravel()[place]) != 0), 8)
     row, bit = np.divmod(place[which] * 8 + bit, packed.shape[1] * 8)
     negative, column = np.divmod(bit, packed.shape[1] * 4)
-    return np.stack([row, column], axis=1), (1 - 2 * negative).astype(np.float32)
+    sign = (1 - 2 * negative).astype(np.float32)
+    return csr_array((sign, (row, column)), shape=(len(packed), packed.shape[1] * 4))

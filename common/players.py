@@ -1,7 +1,8 @@
-"""Several processes that play whole episodes at the same time."""
+"""Several processes that play at the same time: whole episodes, or environments that go on where they stopped."""
 
 import atexit
 import contextlib
+import itertools
 import os
 import signal
 import threading
@@ -19,14 +20,19 @@ from common.command import UserError
 from common.pixels import pack
 
 
-class Episode(NamedTuple):
-    """One episode; states: those acted on, pictures packed as `common.pixels` does, [steps, ...]."""
+class Path(NamedTuple):
+    """What was played at a stretch, at most to the end of an episode.
+
+    states: those acted on, pictures packed as `common.pixels` does, [steps, ...].  next_state: after the last step.
+    terminated: whether the task ended there.  episode: reward and length of the episode if it ended there, or None.
+    """
 
     states: np.ndarray
     actions: list[int]
     rewards: list[float]
-    last_state: np.ndarray
+    next_state: np.ndarray
     terminated: bool
+    episode: tuple[float, int] | None
 
 
 class Players:
@@ -38,23 +44,18 @@ class Players:
     """
 
     def __init__(self, env_id: str, count: int):
-        self.pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_start, initargs=(env_id,))
+        self.pools = [_pool(count, env_id, [0])]
 
-    def play(self, policy: MLP, seeds: Iterable[int]) -> Iterator[Episode]:
+    def play(self, policy: MLP, seeds: Iterable[int]) -> Iterator[Path]:
         """One episode for each seed, with actions sampled from softmax(policy(state)).
 
         Raises UserError if a process was ended from outside.
         """
-        with _ctrl_c_waits():
-            episodes = [self.pool.submit(_play, policy, seed) for seed in seeds]
-        return self._results(episodes)
+        return self._results([(self.pools[0], _play, policy, seed) for seed in seeds])
 
-    def _results(self, episodes):
-        try:
-            for episode in episodes:
-                yield episode.result()
-        except BrokenProcessPool:
-            raise UserError("a process that plays has been killed (out of memory?); --resume goes on") from None
+    def _results(self, calls):
+        with _alive(), _ctrl_c_waits():
+            return map(_result, [pool.submit(*call) for pool, *call in calls])
 
     def __enter__(self):
         return self
@@ -63,7 +64,38 @@ class Players:
         if error:
             for process in active_children():
                 process.terminate()
-        self.pool.shutdown()  # no episode is cancelled: Python 3.11's pool may print a traceback where one was
+        for pool in self.pools:
+            pool.shutdown()  # no episode is cancelled: Python 3.11's pool may print a traceback where one was
+
+
+class Tables(Players):
+    """`count` processes that share environments, one for each seed, which play on where they stopped.
+
+    What an environment plays depends on its seed and the policies only, not on the number of processes.
+    """
+
+    def __init__(self, env_id: str, seeds: list[int], count: int):
+        self.pools = [_pool(1, env_id, share.tolist()) for share in np.array_split(seeds, min(count, len(seeds)))]
+
+    def play(self, policy: MLP, steps: int) -> Iterator[Path]:
+        """The next `steps` steps of each environment in turn, with actions sampled from softmax(policy(state)).
+
+        Raises UserError if a process was ended from outside.
+        """
+        return itertools.chain.from_iterable(self._results([(pool, _play_on, policy, steps) for pool in self.pools]))
+
+
+def _result(future):
+    with _alive():
+        return future.result()
+
+
+@contextlib.contextmanager
+def _alive():
+    try:
+        yield
+    except BrokenProcessPool:
+        raise UserError("a process that plays has been killed (out of memory?); --resume goes on") from None
 
 
 @contextlib.contextmanager
@@ -79,13 +111,17 @@ def _ctrl_c_waits():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def _start(env_id: str) -> None:
+def _pool(count: int, env_id: str, seeds: list[int]) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(count, get_context("spawn"), initializer=_start, initargs=(env_id, seeds))
+
+
+def _start(env_id: str, seeds: list[int]) -> None:
     """What each process does first."""
-    global env
+    global seats
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that trains decides; on Windows nothing was inherited
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    env = environments.make(env_id, seed=0)
-    atexit.register(globals().pop, "env")  # that thread would keep it, and Pong's emulator complains if it is kept
+    seats = [Seat(env_id, seed) for seed in seeds]
+    atexit.register(globals().pop, "seats")  # that thread would keep it, and Pong's emulator complains if it is kept
 
 
 def _end_with_parent() -> None:
@@ -94,15 +130,49 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _play(policy: MLP, seed: int) -> Episode:
-    rng = np.random.default_rng([seed, 1])  # not the stream that the environment makes of the seed
-    state, _ = env.reset(seed=int(seed))
-    states, actions, rewards = [], [], []
-    terminated = truncated = False
-    while not (terminated or truncated):
-        action = int(sample(policy(state), rng))
-        states.append(pack(state) if state.dtype == np.int8 else state)
-        state, reward, terminated, truncated, _ = env.step(action)
-        actions.append(action)
-        rewards.append(float(reward))
-    return Episode(np.array(states), actions, rewards, state, terminated)
+class Seat:
+    """An environment, the state that it is in, and the random numbers of who plays there."""
+
+    def __init__(self, env_id: str, seed: int):
+        self.env = environments.make(env_id, seed)
+        self.begin(seed)
+
+    def begin(self, seed: int | None = None) -> None:
+        """A new episode; seed: and with it the random numbers of environment and player."""
+        if seed is not None:
+            self.rng = np.random.default_rng([seed, 1])  # not the stream that the environment makes of the seed
+        self.state, _ = self.env.reset(seed=seed)
+        self.reward, self.length, self.over = 0.0, 0, False
+
+    def play(self, policy: MLP, most: float = np.inf) -> Path:
+        """At most so many steps."""
+        if self.over:
+            self.begin()
+        states, actions, rewards = [], [], []
+        while not self.over and len(states) < most:
+            action = int(sample(policy(self.state), self.rng))
+            states.append(pack(self.state) if self.state.dtype == np.int8 else self.state)
+            self.state, reward, terminated, truncated, _ = self.env.step(action)
+            actions.append(action)
+            rewards.append(float(reward))
+            self.over = terminated or truncated
+        self.reward, self.length = self.reward + sum(rewards), self.length + len(rewards)
+        episode = (self.reward, self.length) if self.over else None
+        return Path(np.array(states), actions, rewards, self.state, terminated, episode)
+
+
+def _play(policy: MLP, seed: int) -> Path:
+    """An episode of its own."""
+    seats[0].begin(int(seed))
+    return seats[0].play(policy)
+
+
+def _play_on(policy: MLP, steps: int) -> list[Path]:
+    """So many steps in each environment of this process."""
+    paths = []
+    for seat in seats:
+        left = steps
+        while left:
+            paths.append(seat.play(policy, left))
+            left -= len(paths[-1].rewards)
+    return paths

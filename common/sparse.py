@@ -1,27 +1,43 @@
-"""Sparse rows through a dense layer: pictures that are mostly zeros cost only their other pixels."""
+"""Sparse rows through a dense layer: pictures that are mostly zeros cost only their other pixels.
 
+A batch of pictures is a tf.RaggedTensor, int32 [batch, (pixels)]: of each picture the places where it is 1, and ~place
+where it is -1. `tf.gather` takes minibatches of it as of any batch. XLA can't compile it.
+"""
+
+import numpy as np
 import tensorflow as tf
 import tensorlayer as tl
 
 
+def ragged(pictures) -> tf.RaggedTensor:
+    """A scipy.sparse.csr_array [batch, n] of 1 and -1 as a tensor."""
+    places = np.where(pictures.data < 0, ~pictures.indices, pictures.indices).astype(np.int32)
+    return tf.RaggedTensor.from_row_splits(places, pictures.indptr.astype(np.int32), validate=False)
+
+
 class Dense(tl.layers.Dense):
-    """TensorLayer's dense layer, which takes a tf.SparseTensor [batch, in] as well as a tensor of that shape."""
+    """TensorLayer's dense layer, which takes pictures as well as a tensor [batch, in]."""
 
     def forward(self, inputs):
-        """float32 [batch, in], sparse or not -> float32 [batch, n_units]."""
-        if not isinstance(inputs, tf.SparseTensor):
+        """float32 [batch, in] or pictures [batch, (pixels)] -> float32 [batch, n_units]."""
+        if not isinstance(inputs, tf.RaggedTensor):
             return super().forward(inputs)
         z = sparse_matmul(inputs, tf.convert_to_tensor(self.W)) + self.b
         return self.act(z) if self.act else z
 
 
-def sparse_matmul(a: tf.SparseTensor, b: tf.Tensor) -> tf.Tensor:
-    """The product of a [n, k], sparse, and b [k, m]: float32 [n, m], with a gradient for b.
+def sparse_matmul(pictures: tf.RaggedTensor, b: tf.Tensor) -> tf.Tensor:
+    """The product of pictures [n, (pixels)] of k pixels and b [k, m]: float32 [n, m], with a gradient for b.
 
-    It is ten times as fast as `tf.sparse.sparse_dense_matmul`. XLA can't compile it.
+    It is ten times as fast as `tf.sparse.sparse_dense_matmul`.
     """
-    csr = tf.raw_ops.SparseTensorToCSRSparseMatrix(indices=a.indices, values=a.values, dense_shape=a.dense_shape)
-    transposed = tf.raw_ops.SparseMatrixTranspose(input=csr, type=a.dtype)  # with transpose_a sums come in any order
+    row, place = pictures.value_rowids(), pictures.values
+    where = tf.cast(tf.stack([row, tf.where(place < 0, ~place, place)], axis=1), tf.int64)
+    shape = tf.cast([pictures.nrows(), tf.shape(b, row.dtype)[0]], tf.int64)
+    csr = tf.raw_ops.SparseTensorToCSRSparseMatrix(
+        indices=where, values=tf.where(place < 0, -1.0, 1.0), dense_shape=shape
+    )
+    transposed = tf.raw_ops.SparseMatrixTranspose(input=csr, type=tf.float32)  # with transpose_a sums come in any order
 
     @tf.custom_gradient
     def product(b):

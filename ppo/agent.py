@@ -5,13 +5,17 @@ import tensorflow as tf
 import tensorlayer as tl
 from tensorflow_probability import distributions as tfd
 
-from common import weights
+from common import pixels, weights
 from common.acting import MLP, sample
 from common.compiling import compiled
+from common.sparse import Dense
 
 
 class PPO:
     """PPO-Clip (Algorithm 5.24) or PPO-Penalty (Algorithm 5.23), for continuous or discrete actions.
+
+    A state is float [state_dim], or int8 [state_dim] for a picture of -1, 0 and 1, which is then kept in two bits
+    a pixel and multiplied as the sparse row that it is.
 
     state_dim: length of a state.
     action_dim: length of an action, or the number of actions if they are discrete.
@@ -23,6 +27,8 @@ class PPO:
     a_update_epochs, c_update_epochs: M and B of the algorithms, in passes over the buffer.
     minibatch_size: transitions a gradient step; the book's is the whole buffer.
     reward_scale: rewards are multiplied by it, so that values are of the order of 1.
+    reset_at_points: any reward other than 0 is a point that ends a path, though the game goes on (Pong).
+    entropy: weight of the policy's entropy, which keeps it exploring.
     epsilon: clip range of Eq. (5.38).  kl_target, lam: d_target and first lambda of Algorithm 5.23.
     mean: of the Gaussian policy, 'linear' or 'tanh', which keeps it within the actions' bounds.
     """
@@ -44,6 +50,8 @@ class PPO:
         c_update_epochs=10,
         minibatch_size=64,
         reward_scale=0.1,
+        reset_at_points=False,
+        entropy=0.0,
         epsilon=0.2,
         kl_target=0.01,
         lam=0.5,
@@ -55,6 +63,7 @@ class PPO:
             raise ValueError(f"method must be 'clip' or 'penalty', not '{method}'")
         self.method, self.action_bound, self.discrete = method, action_bound, action_bound is None
         self.gamma, self.gae_lambda, self.reward_scale = gamma, gae_lambda, reward_scale
+        self.reset_at_points, self.entropy = reset_at_points, entropy
         self.epsilon, self.kl_target, self.minibatch_size = epsilon, kl_target, minibatch_size
         self.a_update_epochs, self.c_update_epochs = a_update_epochs, c_update_epochs
         self.lr_a, self.lr_c, self.end_lr, self.total_steps, self.steps = lr_a, lr_c, end_lr, total_steps, 0
@@ -82,7 +91,7 @@ class PPO:
 
         def dense(layer, units, act, gain, name):
             init = tf.initializers.Orthogonal(gain, seed=int(self.rng.integers(2**31)))
-            return tl.layers.Dense(units, act, W_init=init, name=name)(layer)
+            return Dense(units, act, W_init=init, name=name)(layer)
 
         inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
         for i, width in enumerate(hidden, 1):
@@ -103,7 +112,7 @@ class PPO:
 
     def pi(self, state):
         """The current policy at state [batch, state_dim], as a distribution over actions."""
-        return self.distribution(self.actor(state), self.log_std)
+        return self.distribution(self.actor.forward(state), self.log_std)
 
     def train_actor(self, state, action, adv, old_pi):
         """One gradient step on Eq. (5.37) or (5.38).
@@ -120,13 +129,14 @@ class PPO:
             else:
                 clipped = tf.clip_by_value(ratio, 1 - self.epsilon, 1 + self.epsilon)
                 loss = -tf.reduce_mean(tf.minimum(ratio * adv, clipped * adv))  # Eq. (5.38), (5.40), (5.41)
+            loss -= self.entropy * tf.reduce_mean(pi.entropy())
         self.actor_opt.apply(tape.gradient(loss, self.actor_weights))
         return loss
 
     def train_critic(self, reward, state):
         """One gradient step on Eq. (5.34): the values of state [batch, state_dim] towards reward [batch]."""
         with tf.GradientTape() as tape:
-            advantage = tf.reshape(reward, [-1, 1]) - self.critic(state)
+            advantage = tf.reshape(reward, [-1, 1]) - self.critic.forward(state)
             loss = tf.reduce_mean(tf.square(advantage))
         self.critic_opt.apply(tape.gradient(loss, self.critic.trainable_weights))
         return loss
@@ -140,7 +150,7 @@ class PPO:
         """
         for optimizer, lr in (self.actor_opt, self.lr_a), (self.critic_opt, self.lr_c):
             optimizer.learning_rate.assign(lr * (1 - (1 - self.end_lr) * progress))
-        old_output, old_log_std = self.actor(states), tf.identity(self.log_std)
+        old_output, old_log_std = self.actor.forward(states), tf.identity(self.log_std)
         actor_loss = critic_loss = 0.0
         for i in tf.range(len(actor_batches)):
             k = actor_batches[i]
@@ -159,7 +169,7 @@ class PPO:
         """
         if self.reward_buffer or not self.state_buffer:
             raise RuntimeError("update() learns from finished paths: call finish_path(next_state, done) first")
-        states, actions = np.array(self.state_buffer, np.float32), np.array(self.action_buffer)
+        states, actions = pixels.batch(self.state_buffer), np.array(self.action_buffer)
         adv, returns = np.array(self.adv_buffer, np.float32), np.array(self.cumulative_reward_buffer, np.float32)
         adv = (adv - adv.mean()) / (adv.std() + 1e-8)
         batches = self._minibatches(self.a_update_epochs), self._minibatches(self.c_update_epochs)
@@ -170,7 +180,7 @@ class PPO:
             raise FloatingPointError(f"the loss is {actor_loss + critic_loss}")
         if self.method == "penalty":
             self._adapt_lam(kl)
-        self.steps += len(states)
+        self.steps += len(actions)
         self._refresh()
         for buffer in (self.state_buffer, self.action_buffer, self.cumulative_reward_buffer, self.adv_buffer):
             buffer.clear()
@@ -209,12 +219,14 @@ class PPO:
         return output + self.std * self.rng.standard_normal(output.shape, np.float32)
 
     def store_transition(self, state, action, reward):
-        """Remember one step of the path that is being played."""
-        self.state_buffer.append(state)
+        """Remember one step of the path that is being played. state: a state, or a picture that is packed already."""
+        self.state_buffer.append(pixels.pack(state) if getattr(state, "dtype", None) == np.int8 else state)
         self.action_buffer.append(action)
         self.reward_buffer.append(reward)
+        if self.reset_at_points and reward:
+            self.finish_path()
 
-    def finish_path(self, next_state, done):
+    def finish_path(self, next_state=None, done=True):
         """Close the path played since the last call: its advantages and cumulative rewards.
 
         next_state: the state after the last step.  done: whether the task ended there; at a time limit
@@ -223,7 +235,7 @@ class PPO:
         n = len(self.reward_buffer)
         if n == 0:
             return
-        states = np.array(self.state_buffer[-n:], np.float32)
+        states = pixels.batch(self.state_buffer[-n:])
         last_value = 0.0 if done else self.value(next_state)[0]
         value = np.append(self.value(states)[:, 0], last_value)
         adv, returns = np.zeros(n + 1), np.zeros(n + 1)

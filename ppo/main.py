@@ -1,18 +1,19 @@
 """PPO, section 5.8 of the book.
 
-python ppo/main.py --train          learn Pendulum, save the weights and the curve
-python ppo/main.py --test           play with them
+python ppo/main.py --train                  learn Pendulum, save the weights and the curve
+python ppo/main.py --test                   play with them
 """
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, nothing to install
 
 from common import command, environments
-from common.command import Count, Fraction, Positive
+from common.command import Count, Fraction, NotNegative, Positive, Range
 from common.loading import loading
 
 
@@ -27,6 +28,10 @@ class Config(command.Options):
     """clip: Algorithm 5.24, penalty: Algorithm 5.23."""
     batch_size: Count = 2048
     """Steps between two updates."""
+    workers: Annotated[int, Range(0)] = 0
+    """Processes in which `environments` are played side by side; 0: one is played in this process."""
+    environments: Count = 8
+    """With --workers: environments, of which each takes its share of the batch."""
     gamma: Fraction = 0.97
     """Discount of rewards."""
     gae_lambda: Fraction = 0.95
@@ -45,6 +50,10 @@ class Config(command.Options):
     """Steps that each gradient uses."""
     reward_scale: Positive = 0.1
     """Rewards are multiplied by it for learning, so that values are of the order of 1."""
+    reset_at_points: bool = False
+    """A reward other than 0 ends a path: what comes after the point was not its doing (Pong)."""
+    entropy: NotNegative = 0.0
+    """Weight of the policy's entropy, which keeps it exploring."""
     epsilon: Positive = 0.2
     """Clip range of Eq. (5.38)."""
     kl_target: Positive = 0.01
@@ -55,16 +64,40 @@ class Config(command.Options):
     """Of the Gaussian policy; tanh, the book's, keeps it within the actions' bounds."""
     hidden: tuple[Count, ...] = (64, 64)
     """Units of the hidden layers of both networks."""
+    running: Fraction = 0.9
+    """The part of the running reward that each episode keeps."""
+    sampled: bool = False
+    """Test with actions drawn from the policy, as in training, not with the likeliest."""
 
 
-PRESETS = {"CartPole-v1": dict(gamma=0.98, steps=80_000)}
+PONG = dict(
+    steps=20_000_000,
+    batch_size=4096,
+    workers=os.cpu_count() or 1,
+    gamma=0.99,
+    lr_a=5e-4,
+    lr_c=5e-4,
+    a_update_epochs=4,
+    c_update_epochs=4,
+    minibatch_size=512,
+    reward_scale=1.0,
+    reset_at_points=True,
+    entropy=0.01,
+    hidden=(200,),
+    running=0.99,
+)
+PRESETS = {
+    "CartPole-v1": dict(gamma=0.98, steps=80_000),
+    "Pong-v0": PONG,
+    "PongDeterministic-v4": PONG,
+}
 
 
 def train(config, agent, env):
     """Collect a batch with the current policy, update, repeat."""
     from common.progress import Training
 
-    with Training(config, agent, env) as run:
+    with Training(config, agent, env, running=config.running) as run:
         while run.goes_on():
             state, _ = env.reset()
             episode_reward, length, done = 0.0, 0, False
@@ -83,12 +116,32 @@ def train(config, agent, env):
             run.log(episode_reward, length)
 
 
+def train_side_by_side(config, agent, env):
+    """The same with several environments at a time, in processes that play."""
+    from common.players import Tables
+    from common.progress import Training
+
+    seeds = agent.rng.integers(2**31, size=config.environments).tolist()
+    with (
+        Training(config, agent, env, running=config.running) as run,
+        Tables(config.env, [seed + run.steps for seed in seeds], config.workers) as players,
+    ):
+        while run.goes_on():
+            for path in players.play(agent.policy, config.batch_size // config.environments):
+                for transition in zip(path.states, path.actions, path.rewards, strict=True):
+                    agent.store_transition(*transition)
+                agent.finish_path(path.next_state, path.terminated)
+                if path.episode:
+                    run.log(*path.episode)
+            agent.update()
+
+
 def test(config, agent):
-    """Play greedily with the trained weights."""
+    """Play with the trained weights, greedily or --sampled."""
     from common.playing import play, weights_folder
 
     agent.load(weights_folder(config))
-    return play(config, lambda state: agent.get_action(state, greedy=True))
+    return play(config, lambda state: agent.get_action(state, greedy=not config.sampled))
 
 
 def main():
@@ -98,7 +151,7 @@ def main():
         from ppo.agent import PPO
     agent = PPO(*environments.dimensions(env), **command.keywords(config, PPO), total_steps=config.steps)
     if config.train:
-        train(config, agent, env)
+        (train_side_by_side if config.workers else train)(config, agent, env)
     if config.test:
         test(config, agent)
 

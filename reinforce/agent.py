@@ -103,7 +103,8 @@ class PolicyGradient:
         self.critic_opt.apply(tape.gradient(loss, self.critic.trainable_weights))
         return loss
 
-    def _gradient_steps(self, states, actions, weight, returns, mask, paths, progress):
+    @compiled
+    def _update(self, states, actions, weight, returns, mask, paths, progress):
         """All gradient steps of one update; progress: the part of the training that is over."""
         for optimizer, lr in (self.critic_opt, self.lr_c), (self.actor_opt, self.learning_rate):
             optimizer.learning_rate.assign(lr * (1 - (1 - self.end_lr) * progress))
@@ -112,8 +113,6 @@ class PolicyGradient:
             for _ in tf.range(self.c_update_epochs):
                 critic_loss = self.train_critic(returns, states, mask)
         return actor_loss, critic_loss
-
-    _update = compiled(_gradient_steps)
 
     def learn(self):
         """One round of Algorithm 5.18 on the paths in the buffers, which it empties; an open path ends here.
@@ -132,8 +131,7 @@ class PolicyGradient:
         def pad(x, dtype=np.float32):
             return np.pad(np.asarray(x, dtype), (0, states.shape[0] - n))
 
-        update = self._update if isinstance(states, np.ndarray) else self._gradient_steps  # XLA has no sparse matrices
-        losses = update(
+        losses = self._update(
             states,
             pad(self.action_buffer, np.int32),
             pad(weight),
@@ -154,11 +152,8 @@ class PolicyGradient:
     def _states(self):
         """The buffered states, float32 [size, state_dim]; sparse if they are pictures. Rows of zeros follow them."""
         n = len(self.state_buffer)
-        size = max(512, 1 << (n - 1).bit_length())  # few lengths, or XLA would compile for each one
-        states = np.array(self.state_buffer)
-        if states.dtype == np.uint8:
-            return tf.SparseTensor(*pixels.entries(states), (size, self.state_dim))
-        return np.concatenate([states, np.zeros((size - n, self.state_dim), np.float32)])
+        size = max(512, 1 << (n - 1).bit_length())  # few lengths, or each one would be compiled anew
+        return pixels.batch(self.state_buffer + [np.zeros_like(self.state_buffer[0])] * (size - n))
 
     def _refresh(self):
         """Bring the NumPy copies that act up to date with the networks."""
@@ -176,7 +171,7 @@ class PolicyGradient:
             return (returns - returns.mean()) / (returns.std() + 1e-8)
         if self.baseline == "value":
             states = self._states() if states is None else states
-            return returns - self.critic.forward(states)[: len(returns), 0].numpy()  # R_t + gamma R_t+1 + ... - b(S_t)
+            return returns - self.value(states)[: len(returns), 0]  # R_t + gamma R_t+1 + ... - b(S_t)
         return returns
 
     def get_action(self, s, greedy=False):

@@ -115,11 +115,11 @@ def train_side_by_side(config, agent, env):
     ):
         while run.goes_on(config.solved):
             seeds = agent.rng.integers(2**31, size=config.batch_size)
-            for states, actions, rewards, last_state, terminated in players.play(agent.policy, seeds):
-                for transition in zip(states, actions, rewards, strict=True):
+            for path in players.play(agent.policy, seeds):
+                for transition in zip(path.states, path.actions, path.rewards, strict=True):
                     agent.store_transition(*transition)
-                agent.finish_path(last_state, terminated)
-                run.log(sum(rewards), len(rewards))
+                agent.finish_path(path.next_state, path.terminated)
+                run.log(*path.episode)
             agent.learn()
 
 

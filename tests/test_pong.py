@@ -1,4 +1,4 @@
-"""Pong: the environment, its pictures, and REINFORCE on them."""
+"""Pong: the environment, its pictures, and REINFORCE and PPO on them."""
 
 import collections
 import csv
@@ -16,14 +16,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import ROOT, Ends
+from scipy.sparse import csr_array
 from test_reinforce import spy
 
 from common import environments, pixels, weights
 from common.command import UserError, keywords
-from common.players import Players
+from common.players import Players, Tables
 from common.pong import Differences, Pong, binary
 from common.progress import Training
-from common.sparse import sparse_matmul
+from common.sparse import ragged, sparse_matmul
+from ppo import main as ppo
+from ppo.agent import PPO
 from reinforce.agent import PolicyGradient
 from reinforce.main import PRESETS, Config, train_side_by_side
 
@@ -209,22 +212,21 @@ def test_packed_pictures_lose_nothing():
     states = random_states(20)
     packed = pixels.pack(states)
     assert packed.shape == (20, 1600) and packed.dtype == np.uint8
-    where, values = pixels.entries(packed)
-    back = np.zeros(states.shape)
-    back[tuple(where.T)] = values
-    np.testing.assert_array_equal(back, states)
-    assert len(values) == np.count_nonzero(states)
-    assert (np.diff(where[:, 0]) >= 0).all()
+    back = pixels.unpack(packed)
+    np.testing.assert_array_equal(back.toarray(), states)
+    assert back.nnz == np.count_nonzero(states)
+    np.testing.assert_array_equal(pixels.batch(list(packed)).toarray(), states)
     np.testing.assert_array_equal(pixels.pack(states[3]), packed[3])
 
 
 def test_a_sparse_product_and_its_gradient():
     rng = np.random.default_rng(0)
-    a, b, slope = (rng.standard_normal(shape).astype(np.float32) for shape in ((5, 7), (7, 3), (5, 3)))
-    a[rng.random(a.shape) < 0.7] = 0
+    b, slope = (rng.standard_normal(shape).astype(np.float32) for shape in ((16, 3), (5, 3)))
+    a = random_states(5, 16, 0.3).astype(np.float32)
+    a[2] = 0
     with tf.GradientTape() as tape:
         variable = tf.Variable(b)
-        product = sparse_matmul(tf.sparse.from_dense(a), tf.convert_to_tensor(variable))
+        product = sparse_matmul(ragged(csr_array(a)), tf.convert_to_tensor(variable))
     np.testing.assert_allclose(product, a @ b, atol=1e-6)
     np.testing.assert_allclose(tape.gradient(product, variable, slope), a.T @ slope, atol=1e-6)
 
@@ -251,7 +253,7 @@ def test_a_picture_gives_what_the_same_numbers_give(baseline):
 
 
 def test_a_setting_that_is_changed_takes_effect():
-    """For pictures too, whose update is not compiled."""
+    """For pictures too, whose update is compiled without XLA."""
     agents = [PolicyGradient(160, 3, hidden=(8,), seed=1) for _ in range(2)]
     for entropy in (0.0, 3.0):
         for agent in agents:
@@ -302,16 +304,39 @@ def test_players():
         expected = list(alone.play(agent.policy, [5, 6, 7]))
     with Players("Pong-v0", 2) as players:
         found = list(players.play(agent.policy, np.array([5, 6, 7])))
-        assert not players.pool.submit(eval, "'tensorflow' in __import__('sys').modules").result()
+        assert not players.pools[0].submit(eval, "'tensorflow' in __import__('sys').modules").result()
         for ours, theirs in zip(found, expected, strict=True):
             np.testing.assert_array_equal(ours.states, theirs.states)
             assert (ours.actions, ours.rewards) == (theirs.actions, theirs.rewards) and ours.terminated
         assert found[0].actions != found[1].actions
         assert found[0].states.shape == (len(found[0].actions), 1600)
-        for process in players.pool._processes.values():
+        for process in players.pools[0]._processes.values():
             process.kill()
         with pytest.raises(UserError, match="killed"):
             list(players.play(agent.policy, [8, 9]))
+
+
+def test_environments_in_processes_play_on_where_they_stopped():
+    """Each by its own seed, whatever the number of processes and however the steps are cut into calls."""
+    agent = PolicyGradient(4, 2)
+
+    def play(seeds, count, stretches):
+        with Tables("CartPole-v1", seeds, count) as tables:
+            return [path for steps in stretches for path in tables.play(agent.policy, steps)]
+
+    def states(paths):
+        return np.concatenate([path.states for path in paths])
+
+    apart = [play([seed], 1, [90]) for seed in (3, 4, 5)]
+    np.testing.assert_array_equal(states(play([3, 4, 5], 2, [90])), states(itertools.chain(*apart)))
+    assert len({path[0].states[0, 0] for path in apart}) == 3
+    for whole, seed in zip(apart, (3, 4, 5), strict=True):
+        parts = play([seed], 1, [7] * 10 + [20])
+        np.testing.assert_array_equal(states(parts), states(whole))
+        lengths = [len(path.rewards) for path in whole if path.episode]
+        episodes = [path.episode for path in parts if path.episode]
+        assert episodes == [path.episode for path in whole if path.episode] == [(length, length) for length in lengths]
+        assert max(lengths) > 7
 
 
 def test_a_players_actions_are_independent_of_its_environments_chance():
@@ -342,6 +367,54 @@ def run_training(folder, episodes, workers, resume=False):
     env, agent = make_agent(config)
     train_side_by_side(config, agent, env)
     return np.concatenate([w.numpy().ravel() for w in agent.actor.all_weights])
+
+
+def test_ppo_learns_from_pictures_what_it_learns_from_the_same_numbers():
+    agents = [PPO(160, 3, None, hidden=(8,), minibatch_size=16, entropy=0.1, seed=1) for _ in range(2)]
+    states = random_states(49, 160, 0.1)
+    for agent, kind in zip(agents, (np.int8, np.float32), strict=True):
+        for i, state in enumerate(states[:48].astype(kind)):
+            agent.store_transition(state, i % 3, float(i % 10 == 9) * (-1) ** (i // 10))
+        agent.finish_path(states[48].astype(kind), False)
+    assert agents[0].state_buffer[0].nbytes == 40
+    np.testing.assert_allclose(agents[0].adv_buffer, agents[1].adv_buffer, atol=1e-6)
+    before = agents[0].actor.all_weights[0].numpy()
+    for agent in agents:
+        agent.update()
+    for name in "actor", "critic":
+        for ours, theirs in zip(*(getattr(agent, name).all_weights for agent in agents), strict=True):
+            np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-4)
+    assert np.abs(agents[0].actor.all_weights[0].numpy() - before).max() > 0.01
+
+
+def test_ppo_ends_a_path_at_each_point():
+    agent = PPO(8, 2, None, gamma=0.5, gae_lambda=1.0, reset_at_points=True, reward_scale=1.0, hidden=(4,))
+    for reward in [0.0, 0.0, -1.0, 0.0, 1.0, 0.0]:
+        agent.store_transition(np.zeros(8), 0, reward)
+    agent.finish_path(np.ones(8), False)
+    last = float(agent.value(np.ones(8))[0])
+    np.testing.assert_allclose(agent.cumulative_reward_buffer, [-0.25, -0.5, -1, 0.5, 1, 0.5 * last])
+    own = float(agent.value(np.zeros(8))[0])
+    np.testing.assert_allclose(agent.adv_buffer, np.array(agent.cumulative_reward_buffer) - own, atol=1e-6)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ppo_side_by_side_closes_paths_at_ends_limits_and_the_batchs_end(tmp_path, monkeypatch, workers):
+    """Two environments, 7 steps of each an update; their first episode, cut after 5 steps, is number 1."""
+    (tmp_path / "ends.py").write_text(ENDS)
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = dict(steps=26, batch_size=14, environments=2, workers=workers, hidden=(8,), running=0.5)
+    config = ppo.Config(train=True, env="ends:Ends-v1", out=tmp_path, **settings)
+    closed, rounds, agent = [], [], PPO(2, 2, None, **keywords(config, PPO))
+    original, update = agent.finish_path, agent.update
+    agent.finish_path = lambda state, done: closed.append((*state, done)) or original(state, done)
+    agent.update = lambda: rounds.append((closed[:], len(agent.state_buffer))) or closed.clear() or update()
+    ppo.train_side_by_side(config, agent, environments.make(config.env, 0))
+    first, second = [(1, 5, False), (2, 2, False)], [(2, 3, True), (3, 5, False), (4, 1, False)]
+    assert rounds == [(first * 2, 14), (second * 2, 14)]
+    with open(config.model_folder / "episodes.csv") as file:
+        rows = [float(row["reward"]) for row in csv.DictReader(file)]
+    assert rows == [15, 15, 6, 15, 6, 15]
 
 
 ENDS = f"""

@@ -247,6 +247,26 @@ def play_path(agent, rewards, done):
     return agent.critic(states).numpy()[:, 0]
 
 
+def test_entropy_is_part_of_the_objective():
+    """What it adds to both losses, by SciPy: of a Gaussian for both dimensions, of a choice by its probabilities."""
+    (state, action, adv), logits = batch(), np.array([0.0, 2.0, -1.0], np.float32)
+    gaussian = stats.multivariate_normal.entropy(np.zeros(2), np.diag(np.exp([1.0, -1.4])))
+    choice = stats.entropy(np.exp(logits))
+    for bound, method, expected in (BOUND, "clip", gaussian), (BOUND, "penalty", gaussian), (None, "clip", choice):
+        losses = []
+        for entropy in (0.0, 0.3):
+            agent = PPO(3, 2 if bound is not None else 3, bound, method, hidden=(8,), entropy=entropy)
+            agent.log_std.assign([0.5, -0.7] if bound is not None else [])
+            agent.actor.all_weights[-2].assign(tf.zeros_like(agent.actor.all_weights[-2]))
+            if bound is None:
+                agent.actor.all_weights[-1].assign(logits)
+            old = agent.pi(state)
+            losses.append(
+                agent.train_actor(state, action if bound is not None else np.arange(32) % 3, adv, old).numpy()
+            )
+        assert losses[0] - losses[1] == pytest.approx(0.3 * expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("done", [True, False])
 def test_lambda_1_gives_the_books_discounted_sum(done):
     agent = make(gamma=0.9, gae_lambda=1.0, reward_scale=1.0)
