@@ -2,6 +2,7 @@
 
 python ppo/main.py --train                  learn Pendulum, save the weights and the curve
 python ppo/main.py --test                   play with them
+python ppo/main.py --train --env Pong-v0    learn Pong from its pictures: an hour
 """
 
 import os
@@ -71,7 +72,7 @@ class Config(command.Options):
 
 
 PONG = dict(
-    steps=20_000_000,
+    steps=12_000_000,
     batch_size=4096,
     workers=os.cpu_count() or 1,
     gamma=0.99,
