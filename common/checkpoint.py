@@ -62,10 +62,12 @@ def restore(arrays: dict[str, np.ndarray], origin: str | Path, **objects) -> Non
 
 def _variables(value) -> list | None:
     if isinstance(value, tl.models.Model):
-        return value.all_weights
+        return [weight for weight in value.all_weights if not isinstance(weight, Part)]
     if isinstance(value, keras.optimizers.Optimizer):
         return [variable for variable in value.variables if variable is not value.learning_rate]
-    return [value] if isinstance(value, (tf.Variable, Part)) else None
+    if isinstance(value, Part):  # of a vector, which is saved
+        return []
+    return [value] if isinstance(value, tf.Variable) else None
 
 
 def _is_ours(value) -> bool:
@@ -79,7 +81,8 @@ def _members(value) -> dict:
     if not _is_ours(value) or isinstance(value, (MLP, Settings)):
         return {}
     arguments = inspect.signature(type(value)).parameters
-    return {name: each for name, each in vars(value).items() if name not in arguments or not isinstance(each, NUMBERS)}
+    given = (*NUMBERS, tf.Variable)  # a variable that a constructor was given is its owner's to save
+    return {name: each for name, each in vars(value).items() if name not in arguments or not isinstance(each, given)}
 
 
 def _collect(name: str, value, arrays: dict) -> None:

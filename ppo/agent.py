@@ -31,6 +31,7 @@ class PPO:
     entropy: weight of the policy's entropy, which keeps it exploring.
     epsilon: clip range of Eq. (5.38).  kl_target, lam: d_target and first lambda of Algorithm 5.23.
     mean: of the Gaussian policy, 'linear' or 'tanh', which keeps it within the actions' bounds.
+    act: of the hidden layers, 'tanh' or 'relu'.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class PPO:
         kl_target=0.01,
         lam=0.5,
         mean="linear",
+        act="tanh",
         hidden=(64, 64),
         seed=0,
     ):
@@ -69,6 +71,7 @@ class PPO:
         self.lr_a, self.lr_c, self.end_lr, self.total_steps, self.steps = lr_a, lr_c, end_lr, total_steps, 0
         self.rng = np.random.default_rng([seed, 1])  # of [seed] the environment draws
 
+        self.act = {"tanh": tf.nn.tanh, "relu": tf.nn.relu}[act]
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
         act = None if self.discrete else {"linear": None, "tanh": tf.nn.tanh}[mean]  # of logits, or of the mean
         self.actor = self._network(state_dim, hidden, action_dim, gain=0.01, act=act, scale=action_bound)
@@ -95,7 +98,8 @@ class PPO:
 
         inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
         for i, width in enumerate(hidden, 1):
-            layer = dense(layer, width, tf.nn.tanh, 2**0.5, f"hidden_{i}")
+            name = f"hidden_{i}" if self.act is tf.nn.tanh else f"hidden_{i}_relu"
+            layer = dense(layer, width, self.act, 2**0.5, name)
         name = "output" if act is None else "output_tanh"  # weights of the one don't load as the other's
         layer = dense(layer, units, act, gain, name)
         if scale is not None:

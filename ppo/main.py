@@ -63,6 +63,8 @@ class Config(command.Options):
     """lambda of Eq. (5.37) at the start; it adapts."""
     mean: Literal["linear", "tanh"] = "linear"
     """Of the Gaussian policy; tanh, the book's, keeps it within the actions' bounds."""
+    act: Literal["tanh", "relu"] = "tanh"
+    """Of the hidden layers; relu is the book's."""
     hidden: tuple[Count, ...] = (64, 64)
     """Units of the hidden layers of both networks."""
     running: Fraction = 0.9
@@ -73,17 +75,18 @@ class Config(command.Options):
 
 PONG = dict(
     steps=12_000_000,
-    batch_size=4096,
+    batch_size=16_384,
     workers=os.cpu_count() or 1,
     gamma=0.99,
-    lr_a=5e-4,
-    lr_c=5e-4,
+    lr_a=7e-4,
+    lr_c=7e-4,
     a_update_epochs=4,
     c_update_epochs=4,
-    minibatch_size=512,
+    minibatch_size=1024,
     reward_scale=1.0,
     reset_at_points=True,
     entropy=0.01,
+    act="relu",
     hidden=(200,),
     running=0.99,
 )

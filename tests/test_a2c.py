@@ -356,6 +356,7 @@ def run(tmp_path, env_id="CartPole-v1", **settings):
     return agent
 
 
+@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 def test_same_seed_same_run(tmp_path, env_id):
     runs = (run(tmp_path / str(i), env_id, steps=2000, seed=seed) for i, seed in enumerate((3, 3, 4)))
@@ -376,6 +377,7 @@ def test_resume_goes_on_with_weights_optimisers_and_statistics(tmp_path):
     np.testing.assert_array_equal(table[:, 2], np.diff(table[:, 1], prepend=0))  # reward 1 a step
 
 
+@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 def test_resume_equals_uninterrupted(tmp_path, env_id, monkeypatch):
     """Stopped by Ctrl-C in the middle of every episode."""

@@ -304,6 +304,7 @@ def run_training(tmp_path, resume=False, **settings):
     ), rewards
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path):
     whole, table = run_training(tmp_path / "a", episodes=10, n_steps=3)
     again, _ = run_training(tmp_path / "b", episodes=5, n_steps=3)

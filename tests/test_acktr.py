@@ -313,6 +313,7 @@ def test_the_compiled_update_is_the_steps_that_the_methods_take(action_dim, acti
     assert (agent.steps, agent.updates) == (80, 4)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_settings_count_when_they_change_between_two_updates():
     """delta, a number, and c_update_epochs, of which each value has a compiled function of its own."""
     agent = make()
@@ -517,6 +518,7 @@ def state_of(agent):
     return np.concatenate([np.ravel(x) for x in arrays])
 
 
+@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path, env_id, monkeypatch):
     """Stopped in the middle of every episode, and in the middle between two refreshes of the inverses."""

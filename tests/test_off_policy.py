@@ -292,6 +292,7 @@ def run(algorithm, out, **settings):
     return np.concatenate([w.ravel() for w in all_weights(agent)])
 
 
+@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_resumed_equals_uninterrupted_bit_for_bit(algorithm, tmp_path):
     whole = run(algorithm, tmp_path / "a", episodes=5)

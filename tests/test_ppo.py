@@ -378,6 +378,20 @@ def test_save_and_load_bring_back_everything_that_acts(tmp_path, hdf5):
     np.testing.assert_array_equal(other.value(states), agent.value(states))
 
 
+def test_the_hidden_layers_are_of_tanh_or_relu_and_do_not_load_as_one_another(tmp_path):
+    state = batch()[0]
+    for act, function in ("tanh", np.tanh), ("relu", lambda x: np.maximum(x, 0)):
+        agent = make(act=act, seed=1)
+        for model in agent.actor, agent.critic:
+            W, b, V, c = (weight.numpy() for weight in model.all_weights)
+            scale = BOUND if model is agent.actor else 1
+            np.testing.assert_allclose(model(state), (function(state @ W + b) @ V + c) * scale, atol=1e-5)
+        agent.save(tmp_path / act)
+        agent.load(tmp_path / act)
+    with pytest.raises(command.UserError, match="another network"):
+        agent.load(tmp_path / "tanh")
+
+
 def run_training(tmp_path, resume=False, **settings):
     config = Config(train=True, out=tmp_path, seed=3, batch_size=300, hidden=(16,), resume=resume, **settings)
     env = environments.make(config.env, config.seed)
@@ -386,6 +400,7 @@ def run_training(tmp_path, resume=False, **settings):
     return np.concatenate([w.numpy().ravel() for w in (*agent.actor_weights, *agent.critic.all_weights)])
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path):
     whole = run_training(tmp_path / "a", steps=2000)
     again = run_training(tmp_path / "b", steps=1000)

@@ -289,6 +289,7 @@ def run_training(tmp_path, resume=False, **settings):
     return np.concatenate([w.numpy().ravel() for w in (*agent.actor.all_weights, *agent.critic.all_weights)])
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path):
     """The run is cut between two updates, with paths in the buffers."""
     whole = run_training(tmp_path / "a", episodes=20, baseline="value")

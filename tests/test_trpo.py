@@ -470,6 +470,7 @@ def test_a_mean_through_tanh_stays_within_the_bounds(tmp_path):
     assert TRPO(3, 2, None, mean="tanh", hidden=(4,)).actor.all_layers[-1].act is None  # logits have no bounds
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path):
     settings = dict(seed=3, batch_size=300, hidden=(16,))
     whole = run(tmp_path / "a", steps=2000, **settings).get_pi_params().numpy()
