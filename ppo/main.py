@@ -74,7 +74,7 @@ class Config(command.Options):
 
 
 PONG = dict(
-    steps=12_000_000,
+    steps=18_000_000,
     batch_size=16_384,
     workers=os.cpu_count() or 1,
     gamma=0.99,
