@@ -12,10 +12,11 @@ import pytest
 from conftest import ALGORITHMS, ROOT
 from test_readmes import differences
 
-from benchmarks import bench, launch, limit, report, solve, throughput, watch
+from benchmarks import bench, launch, limit, report, shrink, solve, throughput, watch
 from benchmarks.profile import PHASES, Clock
 from common import environments
 from common.command import UserError
+from ppo.agent import PPO
 
 HERE = {"date": "2026-01-31", "where": "Some processor, 2 cores, TensorFlow 2.21.0"}
 
@@ -429,3 +430,40 @@ def test_profile_of_a_folder():
         assert set(names) <= set(parts)
         assert all(x >= 0 for x in parts.values()) and total > 0
         assert sum(parts.values()) == pytest.approx(total, abs=0.01 * len(parts))
+
+
+# shrink
+
+
+@pytest.mark.parametrize("act", ["tanh", "relu"])
+def test_small_weights_play_as_the_large_ones_where_pixels_are_lit(tmp_path, monkeypatch, act):
+    agent = PPO(6400, 3, None, hidden=(4,), act=act, seed=1)
+    agent.save(tmp_path / "large")
+    monkeypatch.setattr(shrink, "STATES", 300)
+    shrink.main(tmp_path / "large", tmp_path / "small")
+    large, small = (dict(np.load(tmp_path / name / "actor.npz")) for name in ("large", "small"))
+    agent.save(tmp_path / "small")  # the critic; the actor is replaced by the small one
+    np.savez(tmp_path / "small/actor.npz", **small)
+    agent.load(tmp_path / "small")
+    first = next(iter(small))
+    unlit = (small[first] == 0).all(1)
+    assert 3000 < unlit.sum() < 6400  # one game of 300 states
+    for name in small:
+        kept = slice(None) if name != first else ~unlit
+        np.testing.assert_allclose(small[name][kept], large[name][kept], rtol=2**-5 * 1.01, atol=2e-6)
+    assert all((array.view(np.uint16) % 64 == 0).all() for array in small.values())
+
+
+def test_pixels_are_counted_in_as_many_states_as_are_asked_for():
+    class Two:
+        action_space = SimpleNamespace(n=2)
+
+        def reset(self):
+            self.t = 0
+            return np.int8([0, 1, 0]), {}
+
+        def step(self, action):
+            self.t += 1
+            return np.int8([0, 0, -1]), 0.0, self.t == 3, False, {}
+
+    np.testing.assert_array_equal(shrink.lit(Two(), lambda state: np.zeros(2), 5), [0, 2, 4])

@@ -1,0 +1,65 @@
+"""Make the weights of a policy that plays from pictures small enough to ship: under 1 MB with 200 units.
+
+python benchmarks/shrink.py model/ppo/Pong-v0 ppo/pretrained/Pong-v0
+
+A pixel that is hardly ever lit needs no weights, and numbers of 16 bits, of which the last six are 0, pack well. Play
+with both (`--test --test-episodes 30`): the score must be the same.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common import environments
+from common.weights import replacing
+
+STATES = 40_000  # that are looked at
+RARE = 5  # a pixel lit in fewer of them is left out
+BITS = 4  # of the ten of a 16-bit number's fraction
+
+
+def lit(env, policy, states: int) -> np.ndarray:
+    """In how many states each pixel is not 0, int [n]; every other action is drawn at random.
+
+    policy: from a state int8 [n] to logits.
+    """
+    rng, counts, seen = np.random.default_rng(0), 0, 0
+    while seen < states:
+        state, _ = env.reset()
+        done = False
+        while not done:
+            counts, seen = counts + (state != 0), seen + 1
+            action = np.argmax(policy(state)) if seen % 2 else rng.integers(env.action_space.n)
+            state, _, terminated, truncated, _ = env.step(int(action))
+            done = terminated or truncated
+    return counts
+
+
+def rounded(array: np.ndarray, bits: int) -> np.ndarray:
+    """float16, the nearest numbers with so many bits of fraction."""
+    words, step = array.astype(np.float16).view(np.uint16), np.uint16(1 << (10 - bits))
+    return ((words + step // 2) // step * step).view(np.float16)
+
+
+def main(source: Path, target: Path, env_id: str = "Pong-v0") -> None:
+    """Write source/actor.npz, small, to target/actor.npz."""
+    weights = dict(np.load(source / "actor.npz", allow_pickle=False))
+    W, b, V, c, *_ = weights.values()  # a log-std may follow
+    function = (lambda x: np.maximum(x, 0)) if "relu" in next(iter(weights)) else np.tanh
+
+    def policy(state):
+        pixels = np.flatnonzero(state)
+        return function(state[pixels].astype(np.float32) @ W[pixels] + b) @ V + c
+
+    W[lit(environments.make(env_id, 0), policy, STATES) < RARE] = 0
+    target.mkdir(parents=True, exist_ok=True)
+    with replacing(target / "actor.npz") as path:
+        np.savez_compressed(path, **{name: rounded(array, BITS) for name, array in weights.items()})
+    print(f"{target / 'actor.npz'}: {(target / 'actor.npz').stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:3]))
