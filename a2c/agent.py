@@ -144,7 +144,7 @@ class A2C:
         return tf.stack(advs[::-1])
 
     def gradients(self, states, actions, rewards, done):
-        """(g_psi, g_theta, J_psi) of Algorithm 5.20, summed over the steps of W workers.
+        """(g_psi, g_theta) of Algorithm 5.20 and losses and entropy by name, all summed over the steps of W workers.
 
         Arguments: see `Worker.collect`.  g_theta is that of -J, as optimisers descend.
         """
@@ -158,34 +158,46 @@ class A2C:
         adv = tf.reshape(adv, [-1])
         with tf.GradientTape() as tape:
             pi = self.pi(state)
-            J_theta = tf.reduce_sum(pi.log_prob(action) * adv + self.entropy * pi.entropy())  # J(theta)
+            entropy = pi.entropy()
+            J_theta = tf.reduce_sum(pi.log_prob(action) * adv + self.entropy * entropy)  # J(theta)
             loss = -J_theta
-        return g_psi, tape.gradient(loss, self.theta), J_psi
+        sums = dict(actor_loss=loss, critic_loss=J_psi, entropy=tf.reduce_sum(entropy))
+        return g_psi, tape.gradient(loss, self.theta), sums
 
     @compiled
     def _update(self, states, actions, rewards, done, progress):
-        """One step of the master with the gradients of all workers; progress: the part of the training that is over."""
-        g_psi, g_theta, J_psi = self.gradients(states, actions, rewards, done)
+        """One step of the master with the gradients of all workers; returns its report and the new psi and theta.
+
+        progress: the part of the training that is over.
+        """
+        g_psi, g_theta, sums = self.gradients(states, actions, rewards, done)
         n = tf.size(rewards, tf.float32)  # steps taken
+        g_psi, g_theta = g_psi / n, g_theta / n
+        norm_psi, norm_theta, longest = tf.norm(g_psi), tf.norm(g_theta), self.max_grad_norm
         left = 1 - (1 - self.end_lr) * progress  # the part of the learning rates
-        self.critic_opt.apply(tf.clip_by_norm(g_psi / n, self.max_grad_norm), self.lr_c * left)
-        self.actor_opt.apply(tf.clip_by_norm(g_theta / n, self.max_grad_norm), self.lr_a * left)
-        return J_psi, tf.identity(self.psi), tf.identity(self.theta)  # read here, they cost next to nothing
+        self.critic_opt.apply(g_psi * longest / tf.maximum(norm_psi, longest), self.lr_c * left)
+        self.actor_opt.apply(g_theta * longest / tf.maximum(norm_theta, longest), self.lr_a * left)
+        report = {name: x / n for name, x in sums.items()}
+        report |= dict(actor_grad_norm=norm_theta, critic_grad_norm=norm_psi)
+        return report, tf.identity(self.psi), tf.identity(self.theta)  # read here, they cost next to nothing
 
     def update(self, states, actions, rewards, done):
         """One round of Algorithm 5.20 on what the workers have collected.
 
+        Returns floats by name: actor_loss, critic_loss and entropy, means over the steps, before the update; and
+        actor_grad_norm and critic_grad_norm, how long the gradients were before they were shortened.
         Raises FloatingPointError if a loss is no longer a number.
         """
         progress = np.float32(min(self.steps / self.total_steps, 1) if self.total_steps else 0)
-        results = self._update(self.normaliser(states), actions, rewards, done, progress)
-        loss, psi, theta = (x.numpy() for x in results)
-        if not np.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss}")
+        results, psi, theta = self._update(self.normaliser(states), actions, rewards, done, progress)
+        report = {name: float(x) for name, x in results.items()}
+        if not np.isfinite(report["critic_loss"]):
+            raise FloatingPointError(f"the loss is {report['critic_loss']}")
         if not self.no_normalising:
             self.normaliser.update(states[:-1].reshape(-1, self.state_dim))
         self.steps += rewards.size
-        self._refresh(psi, theta)
+        self._refresh(psi.numpy(), theta.numpy())
+        return report
 
     def get_weights(self):
         """What a copy of this agent needs to act: psi and theta, float32 vectors, and the statistics of the states."""

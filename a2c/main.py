@@ -68,7 +68,7 @@ def train(config, agent, envs):
     with Training(config, agent, worker=worker) as run:
         while run.goes_on():
             *batch, episodes = worker.collect(agent, config.n_steps)
-            agent.update(*batch)
+            run.log_update(agent.update(*batch))
             for episode_reward, length in episodes:
                 run.log(episode_reward, length)
 
@@ -84,7 +84,7 @@ def train_on_ray(config, agent, seeds):
         worker = cluster.RemoteWorker(Worker, type(agent), command.keywords(config, type(agent)), config.env, fresh)
         while run.goes_on():
             *batch, episodes = worker.collect(agent, config.n_steps)
-            agent.update(*batch)
+            run.log_update(agent.update(*batch))
             for episode_reward, length in episodes:
                 run.log(episode_reward, length)
 

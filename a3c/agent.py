@@ -52,13 +52,13 @@ class Worker:
         """Algorithm 5.21: pull, take L steps, give the gradients to the global network; until coord says stop.
 
         coord: a `tf.train.Coordinator`; without one the work ends after the global network's total_steps.
-        report(reward, length) is called at each episode's end with the sum of the environment's own rewards;
-        without it they are printed.
+        report(reward, length, updates) is called at each episode's end with the sum of the environment's own rewards
+        and what `update_global` has returned since the last one; without it the rewards are printed.
         """
         AC = self.AC
-        report = report or (lambda reward, length: print(f"Training | {self.name} | Episode Reward: {reward:.4f}"))
+        report = report or (lambda reward, *_: print(f"Training | {self.name} | Episode Reward: {reward:.4f}"))
         state, _ = self.env.reset()
-        episode_reward, length = 0.0, 0
+        episode_reward, length, updates = 0.0, 0, []
         while not (coord.should_stop() if coord else globalAC.steps >= (globalAC.total_steps or np.inf)):
             AC.pull_global(globalAC)
             buffer_s, buffer_a, buffer_r, buffer_done = [], [], [], []
@@ -76,12 +76,13 @@ class Worker:
                 buffer_done.append(terminated or truncated)
                 state = next_state
                 if terminated or truncated:
-                    report(episode_reward, length)
+                    report(episode_reward, length, updates)
                     state, _ = self.env.reset()
-                    episode_reward, length = 0.0, 0
+                    episode_reward, length, updates = 0.0, 0, []
             value = AC.get_value(np.array([*buffer_s, state], np.float32))
             buffer_v_target = self.targets(buffer_r, buffer_done, value)
-            AC.update_global(np.array(buffer_s, np.float32), np.array(buffer_a), buffer_v_target, globalAC)
+            segment = np.array(buffer_s, np.float32), np.array(buffer_a), buffer_v_target
+            updates.append(AC.update_global(*segment, globalAC))
 
     def targets(self, reward, done, value):
         """What V(s_t) should be, float32 [L]; less V(s_t) it is the generalised advantage.
@@ -180,7 +181,7 @@ class ACNet:
 
     @compiled
     def gradients(self, state, action, v_target):
-        """(g_psi, g_theta) of Algorithm 5.21 per step, each in one float32 vector.
+        """(g_psi, g_theta) of Algorithm 5.21 per step, each in one float32 vector, and losses and entropy by name.
 
         state: float32 [L, state_dim], normalised.  action: [L, ...].  v_target: float32 [L].
         g_theta is that of -J, as optimisers descend.
@@ -191,9 +192,11 @@ class ACNet:
         g_psi = tape.gradient(J_psi, self.critic_weights)
         with tf.GradientTape() as tape:
             pi = self.pi(state)
-            J_theta = tf.reduce_mean(pi.log_prob(action) * adv + self.entropy * pi.entropy())  # J(theta)
+            entropy = pi.entropy()
+            J_theta = tf.reduce_mean(pi.log_prob(action) * adv + self.entropy * entropy)  # J(theta)
             loss = -J_theta
-        return g_psi, tape.gradient(loss, self.actor_weights)
+        report = dict(actor_loss=loss, critic_loss=J_psi, entropy=tf.reduce_mean(entropy))
+        return g_psi, tape.gradient(loss, self.actor_weights), report
 
     @compiled
     def _apply(self, g_psi, g_theta, progress):
@@ -231,13 +234,19 @@ class ACNet:
         """Gradients on this copy from L steps, applied to the global network.
 
         buffer_s: float32 [L, state_dim].  buffer_a: [L, ...].  buffer_v_target: float32 [L], or the listing's [L, 1].
+        Returns floats by name: actor_loss, critic_loss and entropy, means over the L steps; and actor_grad_norm and
+        critic_grad_norm, how long the gradients are before the global network shortens them.
         Raises FloatingPointError if a gradient is no longer a number.
         """
         buffer_s, v_target = np.asarray(buffer_s, np.float32), np.reshape(buffer_v_target, -1).astype(np.float32)
-        gradients = [x.numpy() for x in self.gradients(self.normaliser(buffer_s), np.asarray(buffer_a), v_target)]
+        *gradients, report = self.gradients(self.normaliser(buffer_s), np.asarray(buffer_a), v_target)
+        gradients = [x.numpy() for x in gradients]
         if not all(np.isfinite(gradient).all() for gradient in gradients):
             raise FloatingPointError(f"a gradient of {self.scope} is not finite")
         globalAC.apply_gradients(*gradients, buffer_s)
+        critic_norm, actor_norm = map(np.linalg.norm, gradients)
+        report |= dict(actor_grad_norm=actor_norm, critic_grad_norm=critic_norm)
+        return {name: float(x) for name, x in report.items()}
 
     def pull_global(self, globalAC):
         """Make this copy equal to the global network."""

@@ -78,8 +78,9 @@ def train(config, agent, workers):
     with Training(config, agent, *(worker.env for worker in workers), running=0.95, **generators) as run:
         coord = tf.train.Coordinator()
 
-        def report(episode_reward, length):
+        def report(episode_reward, length, updates):
             with agent.lock:
+                run.log_update(*updates)
                 run.log(episode_reward, length)
                 if not run.goes_on():
                     coord.request_stop()
@@ -111,7 +112,8 @@ def train_on_ray(config, agent, settings, workers):
         fresh = [{**each, "seed": config.seed + run.steps} for each in workers]  # a resumed run does not repeat itself
         master = cluster.Master(agent, settings, Worker, fresh)
         while run.goes_on():
-            for episode_reward, length in master.follow(agent):
+            for episode_reward, length, updates in master.follow(agent):
+                run.log_update(*updates)
                 run.log(episode_reward, length)
 
 

@@ -168,7 +168,7 @@ class ActorCritic:
 
     @compiled
     def _update(self, state, action, reward, state_, done, discount, progress, noise):
-        """One step of Algorithm 5.19; returns the TD error and the actor's new weights.
+        """One step of Algorithm 5.19; returns [TD error, actor's loss, entropy] and the actor's new weights.
 
         state, state_: float32 [1, state_dim].  action: int32 [1].  reward: the return of L steps.  discount: gamma^L.
         done: 1 where the task ended in state_.  progress: the part of the training that is over.
@@ -177,21 +177,28 @@ class ActorCritic:
         left = 1 - (1 - self.end_lr) * progress  # the part of the learning rates
         logits_ = self.actor.model(state_)
         pi_, action_ = tf.nn.softmax(logits_), tf.argmax(logits_ + noise, 1, tf.int32)
+        logits = self.actor.model(state)
+        pi = tf.nn.softmax(logits)
         if self.critic.kind != "v":  # of Q as it is before its own step
-            advantage = self.critic.advantage(state, action, tf.nn.softmax(self.actor.model(state)))
+            advantage = self.critic.advantage(state, action, pi)
         next_actions = dict(action=action, pi_=pi_, action_=action_)
         td_error = self.critic.learn(
             state, reward, state_, done, **next_actions, discount=discount, lr=self.lr_c * left
         )
-        self.actor.learn(state, action, td_error if self.critic.kind == "v" else advantage, lr=self.lr_a * left)
-        return td_error[0], tf.identity(self.actor.theta)  # cheaper to read here than later
+        loss = self.actor.learn(state, action, td_error if self.critic.kind == "v" else advantage, lr=self.lr_a * left)
+        entropy = -tf.reduce_sum(pi * tf.nn.log_softmax(logits))
+        return tf.stack([td_error[0], loss, entropy]), tf.identity(self.actor.theta)  # cheaper to read here than later
 
     def learn(self, state, action, reward, state_, done, truncated=False):
         """Take in one step and learn from the step L - 1 before it; at an episode's end from all that are left.
 
         done: whether the task ended in state_: V(state_) then counts for nothing.  truncated: whether the episode was
-        cut there. Raises FloatingPointError if the TD error or a weight is no longer a number.
+        cut there.
+        Returns for each update that it made, which may be none, floats by name: td_error, critic_loss, actor_loss, and
+        entropy of the policy before its step. Raises FloatingPointError if the TD error or a weight is no longer a
+        number.
         """
+        reports = []
         self.state_buffer.append(np.array(state, np.float32))
         self.action_buffer.append(int(action))
         self.reward_buffer.append(self.reward_scale * float(reward))
@@ -202,13 +209,17 @@ class ActorCritic:
             step = self.state_buffer[0][None], np.int32(self.action_buffer[:1]), np.float32(total)
             noise = self.rng.gumbel(size=self.action_num).astype(np.float32)
             rest = np.float32(done), np.float32(self.gamma**n), np.float32(progress), noise
-            td_error, theta = (x.numpy() for x in self._update(*step, np.float32(state_)[None], *rest))
+            results, theta = (x.numpy() for x in self._update(*step, np.float32(state_)[None], *rest))
+            td_error, actor_loss, entropy = results.tolist()
             if not np.isfinite(td_error):
                 raise FloatingPointError(f"the TD error is {td_error}")
+            critic_loss = td_error**2 / 2
+            reports.append(dict(td_error=td_error, critic_loss=critic_loss, actor_loss=actor_loss, entropy=entropy))
             self.actor.policy.refresh([theta])
             for buffer in (self.state_buffer, self.action_buffer, self.reward_buffer):
                 buffer.pop(0)
         self.steps += 1
+        return reports
 
     def get_action(self, state, greedy=False):
         """An action, int, for the state [state_dim]; greedy: the most likely one."""

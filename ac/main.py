@@ -57,7 +57,7 @@ def train(config, agent, env):
             while not done:
                 action = agent.get_action(state)
                 next_state, reward, terminated, truncated, _ = env.step(action)
-                agent.learn(state, action, reward, next_state, terminated, truncated)
+                run.log_update(*agent.learn(state, action, reward, next_state, terminated, truncated))
                 state = next_state
                 episode_reward += reward
                 length += 1

@@ -276,7 +276,7 @@ class ACKTR:
             b.assign_add(step[-1])
 
     def train_actor(self, state, action, adv, noise, keep=0.0, left=1.0):
-        """One step of Eq. (5.43); returns J.
+        """One step of Eq. (5.43); returns -J, the entropy, eta and the KL divergence that it should have, by name.
 
         state: float32 [batch, state_dim].  action: [batch, ...].  adv: float32 [batch].  noise: see `draw`.
         keep: see `KFAC.average`.  left: the part of delta.
@@ -284,7 +284,8 @@ class ACKTR:
         with tf.GradientTape(persistent=True) as tape:
             output, a, s = self.forward(self.actor, state)
             pi = self.distribution(output)
-            J = tf.reduce_mean(pi.log_prob(action) * adv + self.entropy * pi.entropy())  # Eq. (5.42)
+            entropy = pi.entropy()
+            J = tf.reduce_mean(pi.log_prob(action) * adv + self.entropy * entropy)  # Eq. (5.42)
             log_pi = pi.log_prob(tf.stop_gradient(self.draw(output, noise)))  # of actions of its own, Eq. (5.48)
         g = tape.gradient(log_pi, s)  # row by row, as a sample's s is in its own log pi only
         steps = self.natural(self.actor_blocks, a, g, tape.gradient(J, s), keep)
@@ -293,7 +294,7 @@ class ACKTR:
         eta = self.eta(self.delta * left, curvature)
         self.move(self.actor, [eta * step for step in steps])
         self.log_std.assign_add(eta * log_std_step)
-        return J
+        return dict(actor_loss=-J, entropy=tf.reduce_mean(entropy), eta=eta, kl=eta**2 * curvature / 2)
 
     def train_critic(self, state, target, keep=0.0, left=1.0):
         """One Gauss-Newton step on Eq. (5.44) towards target [batch]; returns the loss.
@@ -311,7 +312,7 @@ class ACKTR:
 
     @compiled
     def _update(self, states, actions, rewards, done, noise, keep, left):
-        """One round of Algorithm 5.25 on what the workers have collected."""
+        """One round of Algorithm 5.25 on what the workers have collected; returns its report and the new weights."""
         value = tf.reshape(self.critic(tf.reshape(states, [-1, self.state_dim])), states.shape[:2])
         adv = self.advantage(value, rewards, done)
         target, state = tf.reshape(adv + value[:-1], [-1]), tf.reshape(states[:-1], [-1, self.state_dim])
@@ -319,30 +320,35 @@ class ACKTR:
         adv = (adv - tf.reduce_mean(adv)) / (tf.math.reduce_std(adv) + 1e-8)
         loss = 0.0
         for _ in range(self.c_update_epochs):
-            loss = self.train_critic(state, target, keep, left)
-        J = self.train_actor(state, action, adv, noise, keep, left)
-        return J, loss, *map(tf.identity, self.weights)  # read here, the new weights cost next to nothing
+            loss += self.train_critic(state, target, keep, left)
+        report = self.train_actor(state, action, adv, noise, keep, left)
+        report["critic_loss"] = loss / max(self.c_update_epochs, 1)
+        return report, *map(tf.identity, self.weights)  # read here, the new weights cost next to nothing
 
     def update(self, states, actions, rewards, done):
         """One round of Algorithm 5.25 on what the workers have collected (see `Worker.collect`).
 
+        Returns floats by name: actor_loss, which is -J; entropy of the policy before its step; eta of Eq. (5.43); kl,
+        the mean divergence that the step should have; critic_loss, the mean over the critic's steps.
         Raises FloatingPointError if J, the critic's loss, a weight or a factor is no longer of finite numbers.
         """
         progress = min(self.steps / self.total_steps, 1) if self.total_steps else 0
         left = np.float32(1 - (1 - self.end_lr) * progress)
         keep = np.float32(min(self.decay, self.updates / (self.updates + 1)))  # the first batches count alike
         noise = self._noise((rewards.size, self.action_dim))
-        results = self._update(self.normaliser(states), actions, rewards, done, noise, keep, left)
-        J, loss, *new_weights = (x.numpy() for x in results)
-        if not np.isfinite(J + loss):
-            raise FloatingPointError(f"the loss is {J + loss}")
+        results, *new_weights = self._update(self.normaliser(states), actions, rewards, done, noise, keep, left)
+        report = {name: float(x) for name, x in results.items()}
+        loss = report["critic_loss"] - report["actor_loss"]
+        if not np.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss}")
         if not self.no_normalising:
             self.normaliser.update(states[:-1].reshape(-1, self.state_dim))
         self.steps += rewards.size
-        self._refresh(new_weights)
+        self._refresh([x.numpy() for x in new_weights])
         if self.updates % self.refresh == 0:
             self._invert()
         self.updates += 1
+        return report
 
     def _invert(self):
         """Bring the inverses of all factors up to date; says so once if one of them needs more damping."""

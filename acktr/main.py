@@ -78,7 +78,7 @@ def train(config, agent, envs):
     with Training(config, agent, worker=worker) as run:
         while run.goes_on():
             *batch, episodes = worker.collect(agent, config.n_steps)
-            agent.update(*batch)
+            run.log_update(agent.update(*batch))
             for episode_reward, length in episodes:
                 run.log(episode_reward, length)
 

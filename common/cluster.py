@@ -126,7 +126,7 @@ class Master:
         self.work = [each.work.remote(RemoteNet(self.net), Endless(), self.episodes.put) for each in workers]
 
     def follow(self, agent) -> list[tuple]:
-        """Bring the agent to the network's state, optimisers included; returns (reward, length) of the new episodes.
+        """Bring the agent to the network's state, optimisers included; returns what workers reported at episodes' ends.
 
         Waits a second for them, and raises what a worker has raised.
         """

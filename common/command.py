@@ -81,7 +81,7 @@ class Options:
     resume: bool = False
     """Go on with the training run that --out holds."""
     logdir: Path | None = None
-    """Also write the curve for TensorBoard here."""
+    """Also write the curve, and what updates report, for TensorBoard here."""
 
     @property
     def algorithm(self) -> str:

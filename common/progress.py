@@ -24,7 +24,10 @@ SAVE_EVERY = 30.0  # seconds between the weights written while training goes on
 class Training:
     """One training run: `while run.goes_on()` is its loop, `run.log(...)` closes an episode.
 
-    Leaves in config.model_folder the agent's weights, config.json, episodes.csv and what --resume
+    `run.log_update(...)` takes what an update reports. A row of updates.csv is an episode's end after at least one
+    update: the mean, name by name, of all reports since the row before.
+
+    Leaves in config.model_folder the agent's weights, config.json, episodes.csv, updates.csv and what --resume
     needs; the curve goes to image/. All of it is also written at Ctrl-C, which takes effect at the
     end of the episode (a second one at once).
 
@@ -44,6 +47,8 @@ class Training:
         self.state = {"agent": agent, **envs, **others}
         self.folder = config.model_folder
         self.rows: list[list] = []  # episode, steps, reward, running reward, seconds
+        self.updates: list[dict] = []  # the rows of updates.csv
+        self.reports: list[dict] = []  # what goes into the next one
         self.steps = self.episode = 0
         self.interrupted = self.cut = False  # Ctrl-C once, twice
         if config.resume:
@@ -84,6 +89,10 @@ class Training:
         is_solved = solved is not None and bool(self.rows) and self.rows[-1][3] >= solved
         return within and not is_solved and not self.interrupted
 
+    def log_update(self, *reports: dict[str, float]) -> None:
+        """Take what an update did, numbers by name; or what several did, a dict each."""
+        self.reports.extend(reports)
+
     def log(self, episode_reward: float, length: int) -> None:
         """Close an episode: its reward is the sum of the environment's own rewards over `length` steps."""
         self.episode += 1
@@ -104,19 +113,35 @@ class Training:
             )
             self.bar.set_postfix_str(f"{self.steps / seconds:,.0f} steps/s", refresh=False)
             self.bar.update(min(self.steps if self.bar.unit == "step" else self.episode, self.bar.total) - self.bar.n)
+        means = self._means()
+        if means:
+            self.updates.append({"steps": self.steps, **means})
         if self.board:
-            self.board(self.steps, reward=episode_reward, running_reward=running)
+            self.board(self.steps, reward=episode_reward, running_reward=running, **means)
+
+    def _means(self) -> dict[str, float]:
+        """The mean of each name in the reports since the last call."""
+        names = dict.fromkeys(name for report in self.reports for name in report)
+        values = {name: [report[name] for report in self.reports if name in report] for name in names}
+        self.reports = []
+        return {name: sum(each) / len(each) for name, each in values.items()}
 
     def save(self) -> None:
-        """Write the weights, the table, the curve and what --resume needs."""
+        """Write the weights, the tables, the curve and what --resume needs."""
         self._save_weights()
-        checkpoint.save(self.folder / "resume.npz", rows=np.array(self.rows), **self.state)
+        updates = np.array(json.dumps([self.updates, self.reports]).encode())
+        checkpoint.save(self.folder / "resume.npz", rows=np.array(self.rows), updates=updates, **self.state)
         with replacing(self.folder / "config.json") as path:
             path.write_text(json.dumps(self.config.run_settings(), indent=2) + "\n")
         with replacing(self.folder / "episodes.csv") as path, open(path, "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["episode", "steps", "reward", "running_reward", "seconds"])
             writer.writerows(self.rows)
+        with replacing(self.folder / "updates.csv") as path, open(path, "w", newline="") as file:
+            names = dict.fromkeys(["steps", *(name for row in self.updates for name in row)])
+            table = csv.DictWriter(file, names, restval="nan")  # not every update takes every kind of step
+            table.writeheader()
+            table.writerows(self.updates)
         if self.rows:
             self._plot()
         self.saved = time.perf_counter()
@@ -175,12 +200,15 @@ class Training:
 
     def _resume(self) -> None:
         path = self.folder / "resume.npz"
-        rows = checkpoint.load(path, **self.state).get("rows")
+        arrays = checkpoint.load(path, **self.state)
+        rows = arrays.get("rows")
         if rows is None:
             raise UserError(f"{path} has no table of episodes: it is of an older version and can't be resumed")
         for episode, steps, *rest in rows.tolist():
             self.rows.append([int(episode), int(steps), *rest])
         self.episode, self.steps = self.rows[-1][:2] if self.rows else (0, 0)
+        if "updates" in arrays:  # not in a run of an older version
+            self.updates, self.reports = json.loads(arrays["updates"].item())
 
     def _plot(self) -> None:
         from matplotlib.figure import Figure  # only now: the first step need not wait for it

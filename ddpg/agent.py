@@ -150,32 +150,35 @@ class DDPG:
 
     @compiled
     def _learn(self, batches):
-        """The gradient steps on batches [steps, batch_size, transition]."""
+        """The gradient steps on batches [steps, batch_size, transition]; returns the mean losses."""
         self.actor_opt.learning_rate.assign(self.lr_a)
         self.critic_opt.learning_rate.assign(self.lr_c)
         critic_loss = actor_loss = 0.0
         for i in tf.range(len(batches)):
             sizes = [self.state_dim, self.action_dim, 1, self.state_dim, 1]
             s, a, r, s_, done = tf.split(batches[i], sizes, 1)
-            critic_loss = self.train_critic(s, a, r, s_, done)
-            actor_loss = self.train_actor(s)
+            critic_loss += self.train_critic(s, a, r, s_, done)
+            actor_loss += self.train_actor(s)
             self.ema_update()
-        return critic_loss, actor_loss
+        return critic_loss / len(batches), actor_loss / len(batches)
 
     def learn(self, steps=1):
         """`steps` rounds of critic, actor and target updates on random minibatches of the memory.
 
+        Returns floats by name: critic_loss, actor_loss and q, the mean Q of the actor's actions, which is minus its
+        loss, means over the rounds; var, the noise's variance after them.
         Raises RuntimeError if the memory is empty, FloatingPointError if a loss is no longer a number.
         """
         if not self.pointer:
             raise RuntimeError("the memory is empty: call store_transition first")
         stored = min(self.pointer, len(self.memory))
         batches = self.memory[self.rng.integers(stored, size=(steps, self.batch_size))]
-        losses = [float(loss) for loss in self._learn(batches)]
-        if not np.isfinite(losses).all():
-            raise FloatingPointError(f"the loss is {sum(losses)}")
+        critic_loss, actor_loss = (float(loss) for loss in self._learn(batches))
+        if not np.isfinite([critic_loss, actor_loss]).all():
+            raise FloatingPointError(f"the loss is {critic_loss + actor_loss}")
         self.variance *= self.var_decay**steps
         self.policy.refresh()
+        return dict(critic_loss=critic_loss, actor_loss=actor_loss, q=-actor_loss, var=self.variance)
 
     def reset_noise(self):
         """Begin the Ornstein-Uhlenbeck process anew, as Algorithm 6.26 does in each episode."""

@@ -76,7 +76,7 @@ def train(config, agent, env):
                 length += 1
                 done = terminated or truncated
                 if agent.pointer >= config.start_steps and agent.pointer % config.update_every == 0:
-                    agent.learn(config.update_every)
+                    run.log_update(agent.learn(config.update_every))
             run.log(episode_reward, length)
 
 

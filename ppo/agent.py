@@ -147,7 +147,7 @@ class PPO:
 
     @compiled
     def _update(self, states, actions, adv, returns, actor_batches, critic_batches, progress):
-        """All gradient steps of one update.
+        """All gradient steps of one update; returns most of its report.
 
         *_batches: int32 [steps, minibatch_size], indices of transitions.
         progress: the part of the training that is over.
@@ -159,16 +159,26 @@ class PPO:
         for i in tf.range(len(actor_batches)):
             k = actor_batches[i]
             old_pi = self.distribution(tf.gather(old_output, k), old_log_std)
-            actor_loss = self.train_actor(tf.gather(states, k), tf.gather(actions, k), tf.gather(adv, k), old_pi)
+            actor_loss += self.train_actor(tf.gather(states, k), tf.gather(actions, k), tf.gather(adv, k), old_pi)
         for i in tf.range(len(critic_batches)):
             k = critic_batches[i]
-            critic_loss = self.train_critic(tf.gather(returns, k), tf.gather(states, k))
-        kl = tf.reduce_mean(self.distribution(old_output, old_log_std).kl_divergence(self.pi(states)))
-        return actor_loss, critic_loss, kl
+            critic_loss += self.train_critic(tf.gather(returns, k), tf.gather(states, k))
+        old_pi, pi = self.distribution(old_output, old_log_std), self.pi(states)
+        ratio = tf.exp(pi.log_prob(actions) - old_pi.log_prob(actions))
+        return dict(
+            actor_loss=actor_loss / len(actor_batches),
+            critic_loss=critic_loss / len(critic_batches),
+            kl=tf.reduce_mean(old_pi.kl_divergence(pi)),
+            entropy=tf.reduce_mean(old_pi.entropy()),
+            clip_fraction=tf.reduce_mean(tf.cast(tf.abs(ratio - 1) > self.epsilon, tf.float32)),
+        )
 
     def update(self):
         """One round of Algorithm 5.24 or 5.23 on the finished paths in the buffers, which it empties.
 
+        Returns floats by name: actor_loss and critic_loss, means over the gradient steps; kl of the new policy from the
+        old; entropy of the old; clip_fraction, the part of all steps whose new ratio is outside 1 +- epsilon; and the
+        lam that it used, for 'penalty'.
         Raises RuntimeError if a path is open or there is none, FloatingPointError if a loss is no longer a number.
         """
         if self.reward_buffer or not self.state_buffer:
@@ -179,15 +189,18 @@ class PPO:
         batches = self._minibatches(self.a_update_epochs), self._minibatches(self.c_update_epochs)
         progress = np.float32(min(self.steps / self.total_steps, 1) if self.total_steps else 0)
         results = self._update(states, actions, adv, returns, *batches, progress)
-        actor_loss, critic_loss, kl = (float(x) for x in results)
-        if not np.isfinite(actor_loss + critic_loss):
-            raise FloatingPointError(f"the loss is {actor_loss + critic_loss}")
+        report = {name: float(x) for name, x in results.items()}
+        loss = report["actor_loss"] + report["critic_loss"]
+        if not np.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss}")
         if self.method == "penalty":
-            self._adapt_lam(kl)
+            report["lam"] = float(self.lam)
+            self._adapt_lam(report["kl"])
         self.steps += len(actions)
         self._refresh()
         for buffer in (self.state_buffer, self.action_buffer, self.cumulative_reward_buffer, self.adv_buffer):
             buffer.clear()
+        return report
 
     def _refresh(self):
         """Bring the NumPy copies that act up to date with the networks."""

@@ -115,7 +115,7 @@ def train(config, agent, env):
                 done = terminated or truncated
                 if len(agent.state_buffer) >= config.batch_size:
                     agent.finish_path(state, terminated)
-                    agent.update()
+                    run.log_update(agent.update())
             agent.finish_path(state, terminated)
             run.log(episode_reward, length)
 
@@ -137,7 +137,7 @@ def train_side_by_side(config, agent, env):
                 agent.finish_path(path.next_state, path.terminated)
                 if path.episode:
                     run.log(*path.episode)
-            agent.update()
+            run.log_update(agent.update())
 
 
 def test(config, agent):

@@ -81,7 +81,7 @@ class PolicyGradient:
         return model
 
     def train_actor(self, state, action, weight, mask, paths):
-        """One ascent step on J of Algorithm 5.18, whose gradient is Eq. (5.3).
+        """One ascent step on J of Algorithm 5.18, whose gradient is Eq. (5.3); returns -J and the mean entropy.
 
         state: float32 [batch, state_dim], dense or sparse.  action: int [batch].  weight: float32 [batch], the
         advantage.  mask: float32 [batch]; both are 0 in padding rows.  paths: B, the number of trajectories.
@@ -93,7 +93,7 @@ class PolicyGradient:
             J = tf.reduce_sum(log_prob * weight + self.entropy * entropy * mask) / paths  # J of Algorithm 5.18
             loss = -J
         self.actor_opt.apply(tape.gradient(loss, self.actor.trainable_weights))
-        return loss
+        return loss, tf.reduce_sum(entropy * mask) / tf.reduce_sum(mask)
 
     def train_critic(self, returns, state, mask):
         """One gradient step of the baseline b(s) towards returns [batch]; mask: float32 [batch], 0 in padding rows."""
@@ -105,20 +105,24 @@ class PolicyGradient:
 
     @compiled
     def _update(self, states, actions, weight, returns, mask, paths, progress):
-        """All gradient steps of one update; progress: the part of the training that is over."""
+        """All gradient steps of one update; returns its report.  progress: the part of the training that is over."""
         for optimizer, lr in (self.critic_opt, self.lr_c), (self.actor_opt, self.learning_rate):
             optimizer.learning_rate.assign(lr * (1 - (1 - self.end_lr) * progress))
-        actor_loss, critic_loss = self.train_actor(states, actions, weight, mask, paths), 0.0
-        if self.baseline == "value":
-            for _ in tf.range(self.c_update_epochs):
-                critic_loss = self.train_critic(returns, states, mask)
-        return actor_loss, critic_loss
+        actor_loss, entropy = self.train_actor(states, actions, weight, mask, paths)
+        if self.baseline != "value":
+            return dict(actor_loss=actor_loss, entropy=entropy)
+        critic_loss = 0.0
+        for _ in tf.range(self.c_update_epochs):
+            critic_loss += self.train_critic(returns, states, mask)
+        return dict(actor_loss=actor_loss, entropy=entropy, critic_loss=critic_loss / self.c_update_epochs)
 
     def learn(self):
         """One round of Algorithm 5.18 on the paths in the buffers, which it empties; an open path ends here.
 
-        Returns the discounted returns less the baseline, float [steps]. Raises RuntimeError if there are no steps
-        to learn from, and FloatingPointError if a loss or a weight is no longer a number.
+        Returns floats by name: actor_loss, entropy of the policy before its step and, with the value baseline,
+        critic_loss, the mean over its gradient steps.
+        Raises RuntimeError if there are no steps to learn from, and FloatingPointError if a loss or a weight is no
+        longer a number.
         """
         if not self.state_buffer:
             raise RuntimeError("there is nothing to learn from: call store_transition for each step that is played")
@@ -131,7 +135,7 @@ class PolicyGradient:
         def pad(x, dtype=np.float32):
             return np.pad(np.asarray(x, dtype), (0, states.shape[0] - n))
 
-        losses = self._update(
+        results = self._update(
             states,
             pad(self.action_buffer, np.int32),
             pad(weight),
@@ -140,14 +144,15 @@ class PolicyGradient:
             np.float32(np.sum(time == 0)),
             np.float32(progress),
         )
-        actor_loss, critic_loss = (float(x) for x in losses)
-        if not np.isfinite(actor_loss + critic_loss):
-            raise FloatingPointError(f"the loss is {actor_loss + critic_loss}")
+        report = {name: float(x) for name, x in results.items()}
+        loss = report["actor_loss"] + report.get("critic_loss", 0.0)
+        if not np.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss}")
         self.steps += n
         self._refresh()
         for buffer in (self.state_buffer, self.action_buffer, self.return_buffer, self.time_buffer):
             buffer.clear()
-        return advantage
+        return report
 
     def _states(self):
         """The buffered states, float32 [size, state_dim]; sparse if they are pictures. Rows of zeros follow them."""

@@ -100,7 +100,7 @@ def train(config, agent, env):
                 done = terminated or truncated
             agent.finish_path(state, terminated)
             if (run.episode + 1) % config.batch_size == 0:
-                agent.learn()
+                run.log_update(agent.learn())
             run.log(episode_reward, length)
 
 
@@ -120,7 +120,7 @@ def train_side_by_side(config, agent, env):
                     agent.store_transition(*transition)
                 agent.finish_path(path.next_state, path.terminated)
                 run.log(*path.episode)
-            agent.learn()
+            run.log_update(agent.learn())
 
 
 def test(config, agent):

@@ -249,23 +249,28 @@ class SAC:
 
     @compiled
     def _update(self, batches, noise, auto_entropy, target_entropy, reward_scale, gamma, soft_tau):
-        """The gradient steps on batches [steps, batch_size, transition]; noise: [steps, 2, batch_size, action_dim]."""
+        """The gradient steps on batches [steps, batch_size, transition]; returns the mean of `update`'s report, [5].
+
+        noise: [steps, 2, batch_size, action_dim].
+        """
         self.soft_q_optimizer1.learning_rate.assign(self.soft_q_lr)
         self.soft_q_optimizer2.learning_rate.assign(self.soft_q_lr)
         self.policy_optimizer.learning_rate.assign(self.policy_lr)
         self.alpha_optimizer.learning_rate.assign(self.alpha_lr)
-        q_loss = policy_loss = 0.0
+        sums = tf.zeros(5)
         for i in tf.range(len(batches)):
             state, action, reward, next_state, done = tf.split(batches[i], self.replay_buffer.sizes, 1)
             y = self.target_q(reward_scale * reward, next_state, done, gamma, noise[i, 0])
             q_loss = self.train_q(self.soft_q_net1, self.soft_q_optimizer1, state, action, y)
             q_loss += self.train_q(self.soft_q_net2, self.soft_q_optimizer2, state, action, y)
             policy_loss, log_prob = self.train_policy(state, noise[i, 1])
+            log_pi = tf.reduce_mean(log_prob)
+            sums += tf.stack([q_loss, policy_loss, self.alpha * log_pi - policy_loss, -log_pi, self.alpha])
             if auto_entropy:
                 self.train_alpha(log_prob, target_entropy)
             for net, target_net in self.pairs:
                 self.target_soft_update(net, target_net, soft_tau)
-        return q_loss, policy_loss
+        return sums / len(batches)
 
     def update(
         self, batch_size, reward_scale=0.1, auto_entropy=True, target_entropy=None, gamma=0.98, soft_tau=1e-2, steps=1
@@ -273,16 +278,19 @@ class SAC:
         """`steps` rounds of the gradient steps of Algorithm 6.28 on random minibatches.
 
         auto_entropy: whether alpha learns, too.  target_entropy: kappa of Eq. (6.29); -action_dim if not given.
+        Returns floats by name, means over the rounds: q_loss, of both critics together; policy_loss; q, the mean Q of
+        the policy's actions; its entropy; and alpha.
         Raises RuntimeError if the replay buffer is empty, FloatingPointError if a loss is no longer a number.
         """
         batches = self.replay_buffer.sample_batches(steps, batch_size)
         noise = self.rng.standard_normal((steps, 2, batch_size, self.policy_net.num_actions), np.float32)
         kappa = -self.policy_net.num_actions if target_entropy is None else target_entropy
         settings = (np.float32(x) for x in (kappa, reward_scale, gamma, soft_tau))
-        losses = [float(loss) for loss in self._update(batches, noise, auto_entropy, *settings)]
-        if not np.isfinite(losses).all():
-            raise FloatingPointError(f"the loss is {sum(losses)}")
+        results = self._update(batches, noise, auto_entropy, *settings).numpy().tolist()
+        if not np.isfinite(results).all():
+            raise FloatingPointError(f"the loss is {results[0] + results[1]}")
         self.policy_net.policy.refresh()
+        return dict(zip(("q_loss", "policy_loss", "q", "entropy", "alpha"), results, strict=True))
 
     def save(self, path="model/sac", hdf5=False):
         """Write all five networks and log(alpha) to the folder `path`."""

@@ -80,7 +80,7 @@ def train(config, agent, env):
                 length += 1
                 done = terminated or truncated
                 if replay_buffer.position >= config.start_steps and replay_buffer.position % config.update_every == 0:
-                    agent.update(
+                    report = agent.update(
                         config.batch_size,
                         config.reward_scale,
                         config.alpha is None,
@@ -89,6 +89,7 @@ def train(config, agent, env):
                         config.soft_tau,
                         config.update_every,
                     )
+                    run.log_update(report)
             run.log(episode_reward, length)
 
 

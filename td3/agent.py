@@ -213,7 +213,10 @@ class TD3:
 
     @compiled
     def _update(self, batches, noise, count, eval_noise_scale, reward_scale, gamma, soft_tau):
-        """The gradient steps on batches [steps, batch_size, transition]; count: steps made before."""
+        """The gradient steps on batches [steps, batch_size, transition]; returns the sums of the losses.
+
+        count: steps made before.
+        """
         self.q_optimizer1.learning_rate.assign(self.q_lr)
         self.q_optimizer2.learning_rate.assign(self.q_lr)
         self.policy_optimizer.learning_rate.assign(self.policy_lr)
@@ -221,11 +224,11 @@ class TD3:
         for i in tf.range(len(batches)):
             state, action, reward, next_state, done = tf.split(batches[i], self.replay_buffer.sizes, 1)
             y = self.target_q(reward_scale * reward, next_state, done, eval_noise_scale, gamma, noise[i])
-            q_loss = self.train_q(self.q_net1, self.q_optimizer1, state, action, y)
+            q_loss += self.train_q(self.q_net1, self.q_optimizer1, state, action, y)
             if not self.single_q:
                 q_loss += self.train_q(self.q_net2, self.q_optimizer2, state, action, y)
             if (count + i + 1) % self.policy_target_update_interval == 0:  # t mod d = 0
-                policy_loss = self.train_policy(state)
+                policy_loss += self.train_policy(state)
                 for net, target_net in self.pairs:
                     self.target_soft_update(net, target_net, soft_tau)
         return q_loss, policy_loss
@@ -233,16 +236,23 @@ class TD3:
     def update(self, batch_size, eval_noise_scale, reward_scale=0.1, gamma=0.98, soft_tau=1e-2, steps=1):
         """`steps` rounds of the loop of Algorithm 6.27 on random minibatches.
 
+        Returns floats by name: q_loss, of both critics together, the mean over the rounds; policy_loss and q, the mean
+        Q of the policy's actions, which is minus its loss, means over the policy's steps, if there was one.
         Raises RuntimeError if the replay buffer is empty, FloatingPointError if a loss is no longer a number.
         """
         batches = self.replay_buffer.sample_batches(steps, batch_size)
         noise = self.rng.standard_normal((steps, batch_size, self.policy_net.num_actions), np.float32)
         settings = (np.float32(x) for x in (eval_noise_scale, reward_scale, gamma, soft_tau))
-        losses = [float(loss) for loss in self._update(batches, noise, np.int32(self.update_cnt), *settings)]
-        if not np.isfinite(losses).all():
-            raise FloatingPointError(f"the loss is {sum(losses)}")
+        results = self._update(batches, noise, np.int32(self.update_cnt), *settings)
+        q_loss, policy_loss = (float(loss) for loss in results)
+        if not np.isfinite([q_loss, policy_loss]).all():
+            raise FloatingPointError(f"the loss is {q_loss + policy_loss}")
+        report, d, before = dict(q_loss=q_loss / steps), self.policy_target_update_interval, self.update_cnt
         self.update_cnt += steps
+        if policy_steps := self.update_cnt // d - before // d:
+            report.update(policy_loss=policy_loss / policy_steps, q=-policy_loss / policy_steps)
         self._refresh()
+        return report
 
     def _refresh(self):
         """Bring the NumPy copies that act up to date with the networks."""

@@ -82,7 +82,7 @@ def train(config, agent, env):
                 length += 1
                 done = terminated or truncated
                 if replay_buffer.position >= config.start_steps and replay_buffer.position % config.update_every == 0:
-                    agent.update(
+                    report = agent.update(
                         config.batch_size,
                         config.eval_noise_scale,
                         config.reward_scale,
@@ -90,6 +90,7 @@ def train(config, agent, env):
                         config.soft_tau,
                         config.update_every,
                     )
+                    run.log_update(report)
             run.log(episode_reward, length)
 
 

@@ -99,6 +99,32 @@ def test_an_update_sees_states_by_the_statistics_of_those_before_it():
     np.testing.assert_allclose(agent.normaliser.mean, after.mean(0), rtol=1e-5)
 
 
+@KINDS
+def test_the_report_is_of_the_policy_and_the_gradients_before_the_step(action_dim, action_bound):
+    agent = make(action_dim, action_bound, entropy=0.3, gae_lambda=0.0, gamma=0.5, max_grad_norm=0.1)
+    states, actions, rewards, done = batch(agent)
+    g_psi, g_theta, _ = agent.gradients(states, actions, rewards, done)
+    value = agent.critic(states.reshape(-1, 3)).numpy().reshape(6, 4)
+    adv = rewards + 0.5 * (1 - done) * value[1:] - value[:-1]
+    output = agent.actor(states[:-1].reshape(-1, 3)).numpy()
+    if agent.discrete:
+        log_pi = special.log_softmax(output, 1)
+        entropy = -(np.exp(log_pi) * log_pi).sum(1).mean()
+        log_pi = log_pi[np.arange(20), actions.ravel()]
+    else:
+        log_pi, entropy = stats.norm.logpdf(actions.reshape(20, 1), output)[:, 0], stats.norm.entropy()
+    assert agent.update(states, actions, rewards, done) == pytest.approx(
+        dict(
+            actor_loss=-np.mean(log_pi * adv.ravel()) - 0.3 * entropy,
+            critic_loss=np.mean(adv**2),
+            entropy=entropy,
+            actor_grad_norm=np.linalg.norm(g_theta) / 20,
+            critic_grad_norm=np.linalg.norm(g_psi) / 20,
+        ),
+        rel=1e-3,
+    )
+
+
 SETTINGS = dict(gamma=0.5, gae_lambda=0.1, lr_a=0.1, lr_c=0.1, end_lr=0.5, entropy=2.0, max_grad_norm=0.01)
 
 
@@ -134,8 +160,8 @@ def test_gradients_by_hand():
     states, actions, rewards, done = batch(agent)
     value = agent.critic(states.reshape(-1, 3)).numpy().reshape(6, 4)
     adv = rewards + 0.5 * (1 - done) * value[1:] - value[:-1]  # R_t + gamma V(S_t+1) - V(S_t)
-    g_psi, g_theta, J_psi = agent.gradients(states, actions, rewards, done)
-    assert J_psi.numpy() == pytest.approx((adv**2).sum(), rel=1e-4)
+    g_psi, g_theta, sums = agent.gradients(states, actions, rewards, done)
+    assert sums["critic_loss"].numpy() == pytest.approx((adv**2).sum(), rel=1e-4)
     np.testing.assert_allclose(g_psi[-1], [-2 * adv.sum()], rtol=1e-3)
     error = actions[..., 0] - agent.actor(states[:-1].reshape(-1, 3)).numpy().reshape(5, 4)
     var = np.exp(1.0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import Ends
-from scipy import special
+from scipy import special, stats
 
 from a3c.agent import ACNet, Worker
 from a3c.main import PRESETS, Config, train
@@ -53,7 +53,7 @@ def test_gradients_by_hand():
     state, action, v_target = segment(agent)
     td = v_target - agent.critic(state).numpy()[:, 0]
     error, var = action - agent.actor(state).numpy(), np.exp(1.0)
-    g_psi, g_theta = (x.numpy() for x in agent.gradients(state, action, v_target))
+    g_psi, g_theta = (x.numpy() for x in agent.gradients(state, action, v_target)[:2])
     assert g_psi[-1] == pytest.approx(-2 * td.mean(), rel=1e-3)
     assert g_theta[-2] == pytest.approx(-(2 * error[:, 0] / var * td).mean(), rel=1e-3)  # the mean is 2 x the output
     assert g_theta[-1] == pytest.approx(-((error[:, 0] ** 2 / var - 1) * td).mean() - 0.3, rel=1e-3)
@@ -66,8 +66,33 @@ def test_discrete_gradients_by_hand():
     logp = special.log_softmax(agent.actor(state).numpy(), 1)
     p, H = np.exp(logp), -(np.exp(logp) * logp).sum(1, keepdims=True)
     expected = -((np.eye(2)[action] - p) * td).mean(0) + 0.3 * (p * (logp + H)).mean(0)
-    _, g_theta = agent.gradients(state, action, v_target)
+    _, g_theta, _ = agent.gradients(state, action, v_target)
     np.testing.assert_allclose(g_theta[-2:], expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("action_dim, action_bound", [(1, BOUND), (2, None)])
+def test_the_report_is_of_the_workers_policy_and_gradients(action_dim, action_bound):
+    copy, globalAC = net(action_dim, action_bound, entropy=0.3, log_std=0.5), net(action_dim, action_bound, seed=1)
+    state, action, v_target = segment(copy)
+    g_psi, g_theta, _ = copy.gradients(state, action, v_target)
+    adv, output = v_target - copy.critic(state).numpy()[:, 0], copy.actor(state).numpy()
+    if copy.discrete:
+        log_pi = special.log_softmax(output, 1)
+        entropy = -(np.exp(log_pi) * log_pi).sum(1).mean()
+        log_pi = log_pi[np.arange(6), action]
+    else:
+        log_pi = stats.norm.logpdf(action, output, np.exp(0.5))[:, 0]
+        entropy = stats.norm.entropy(0, np.exp(0.5))
+    assert copy.update_global(state, action, v_target, globalAC) == pytest.approx(
+        dict(
+            actor_loss=-np.mean(log_pi * adv) - 0.3 * entropy,
+            critic_loss=np.mean(adv**2),
+            entropy=entropy,
+            actor_grad_norm=np.linalg.norm(g_theta),
+            critic_grad_norm=np.linalg.norm(g_psi),
+        ),
+        rel=1e-3,
+    )
 
 
 def worker(env_id="CartPole-v1", name="Worker_0", **settings):
@@ -113,7 +138,7 @@ def test_gradients_land_on_the_global_network_and_nothing_else():
     globalAC.critic_opt = Descent(globalAC.critic_weights)
     globalAC.actor_opt = Descent(globalAC.actor_weights)
     state, action, v_target = segment(copy)
-    gradient = np.concatenate(copy.gradients(state, action, v_target))  # at the copy's weights
+    gradient = np.concatenate(copy.gradients(state, action, v_target)[:2])  # at the copy's weights
     copy.update_global(state, action, v_target, globalAC)
     np.testing.assert_allclose(flat(globalAC), before[2] - gradient, atol=1e-6)
     for agent, old in ((copy, before[0]), (bystander, before[1])):
@@ -312,7 +337,8 @@ def test_a_worker_hands_over_what_it_saw_across_true_ends_and_time_limits(monkey
     own, globalAC, segments, reports = Worker("Worker_0", **settings), net(2, None, 2, seed=1), [], []
     globalAC.normaliser.update(np.float32([[0, 0], [1, 5]]))
     coord = type("Twice", (), {"should_stop": lambda self: len(segments) == 2})()
-    monkeypatch.setattr(own.AC, "update_global", lambda *arguments: segments.append(arguments))
+    update_global = lambda *arguments: segments.append(arguments) or {"number": len(segments)}  # noqa: E731
+    monkeypatch.setattr(own.AC, "update_global", update_global)
     own.work(globalAC, coord, lambda *episode: reports.append(episode))
     # true end after 3 steps, time limit after 5, true end after 3, and 3 steps of the next episode
     seen = (
@@ -323,7 +349,8 @@ def test_a_worker_hands_over_what_it_saw_across_true_ends_and_time_limits(monkey
     )
     np.testing.assert_array_equal(np.concatenate([part[0] for part in segments]), seen)
     assert [len(part[0]) for part in segments] == [7, 7] and all(part[3] is globalAC for part in segments)
-    assert reports == [(6.0, 3), (15.0, 5), (6.0, 3)]  # the environment's own rewards
+    # the environment's own rewards, and the updates before the end that no earlier report had
+    assert reports == [(6.0, 3, []), (15.0, 5, [{"number": 1}]), (6.0, 3, [])]
     for start, part in zip((0, 7), segments, strict=True):
         expected, target = [], None
         for episode, t in reversed(seen[start : start + 7]):
@@ -444,7 +471,7 @@ def test_one_worker_equals_a_plain_synchronous_computation_bit_for_bit(tmp_path,
             target = rewards[t] + gamma * (not done[t]) * mix
             targets.insert(0, target)
         batch = agent.normaliser(states[:-1]), np.array(actions), np.float32(targets)
-        gradients = agent.gradients(*batch)
+        gradients = agent.gradients(*batch)[:2]
         agent.apply_gradients(*(x.numpy() for x in gradients), states[:-1])
     np.testing.assert_array_equal(flat(agent), flat(globalAC))
 

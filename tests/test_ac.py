@@ -98,6 +98,12 @@ def rows_of(agent, rewards, end):
     return [(state[0], state_[0], *numbers) for state, state_, *numbers, _ in seen]
 
 
+def test_a_report_for_each_update_and_none_before_the_first():
+    agent = make(n_steps=3)
+    assert [len(agent.learn(STATE, 1, 2.0, STATE_, False)) for _ in range(4)] == [0, 0, 1, 1]
+    assert len(agent.learn(STATE, 1, 2.0, STATE_, True)) == 3  # what was left of the episode
+
+
 @pytest.mark.parametrize("end, done", [("done", 1), ("cut", 0)])
 def test_n_step_returns_by_hand(end, done):
     agent = make(n_steps=2)
@@ -190,12 +196,16 @@ def test_the_compiled_step_by_hand(critic):
 @pytest.mark.parametrize("critic", ["v", "q", "expected-q"])
 def test_the_compiled_step_is_the_two_learns_and_its_weights_act(critic):
     agent, alone = make(critic=critic), make(critic=critic)
-    agent.learn(STATE, 1, 2.0, STATE_, False)
+    (report,) = agent.learn(STATE, 1, 2.0, STATE_, False)
     pi, pi_ = (softmax(alone.actor.model(s[None]).numpy()[0])[None] for s in (STATE, STATE_))
     action_ = [int(np.argmax(np.log(pi_[0]) + alone.rng.gumbel(size=2)))]
     advantage = None if critic == "v" else alone.critic.advantage(STATE[None], [1], pi)
     td_error = alone.critic.learn(STATE, 2.0, STATE_, False, action=[1], pi_=pi_, action_=action_)
-    alone.actor.learn(STATE, 1, td_error if critic == "v" else advantage)
+    weight = td_error if critic == "v" else advantage
+    alone.actor.learn(STATE, 1, weight)
+    numbers = dict(td_error=td_error[0], critic_loss=td_error[0] ** 2 / 2, actor_loss=-np.log(pi[0, 1]) * weight[0])
+    numbers["entropy"] = -np.sum(pi * np.log(pi))
+    assert report == pytest.approx({name: float(x) for name, x in numbers.items()}, rel=1e-4)
     for ours, theirs in ((agent.actor, alone.actor), (agent.critic, alone.critic)):
         np.testing.assert_allclose(ours.model(STATE[None]), theirs.model(STATE[None]), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(agent.actor.policy(STATE_), alone.actor.model(STATE_[None])[0], rtol=1e-4, atol=1e-5)

@@ -181,10 +181,12 @@ def test_the_block_of_the_log_std_is_exact():
     state, action, adv, noise = samples(agent)
     z = (action - agent.policy(state)) / np.exp(0.3)
     gradient = ((z[:, 0] ** 2 - 1) * adv).mean()
-    _, step, J = taken(agent, lambda: agent.train_actor(state, action, adv, noise))
+    _, step, report = taken(agent, lambda: agent.train_actor(state, action, adv, noise))
     assert step[0] == pytest.approx(0.25 * gradient / (2 + 0.5), rel=1e-4)
     log_pi = stats.norm(agent.policy(state)[:, 0], np.exp(0.3)).logpdf(action[:, 0])
-    assert J.numpy() == pytest.approx((log_pi * adv).mean(), rel=1e-4)
+    assert report["actor_loss"].numpy() == pytest.approx(-(log_pi * adv).mean(), rel=1e-4)
+    assert report["entropy"].numpy() == pytest.approx(stats.norm.entropy(0, np.exp(0.3)), rel=1e-4)
+    assert report["eta"].numpy() == 0.25
 
 
 @KINDS
@@ -208,11 +210,12 @@ def test_the_step_is_as_long_as_the_trust_region_allows(action_dim, action_bound
         else:
             every = [(agent.policy(state) + sign * agent.std, 0.5) for sign in (-1, 1)]
         layers = [(gradients_one_by_one(agent, state, each), p) for each, p in every]
-        steps, log_std_step, _ = taken(agent, lambda: agent.train_actor(state, action, adv, noise, left=0.5))  # noqa: B023
+        steps, log_std_step, report = taken(agent, lambda: agent.train_actor(state, action, adv, noise, left=0.5))  # noqa: B023
         lengths[eta_max] = 2 * (log_std_step**2).sum()
         for gradients, p in layers:
             along = sum(np.einsum("nio,io->n", G, step) for G, step in zip(gradients, steps, strict=True))
             lengths[eta_max] += np.mean(p * along**2)
+        assert report["kl"].numpy() == pytest.approx(lengths[eta_max] / 2, rel=1e-3)
     assert lengths[1e9] == pytest.approx(2 * 0.03 * 0.5, rel=1e-3)
     assert lengths[1e-3] < 0.1 * lengths[1e9]
 
@@ -289,7 +292,7 @@ def test_the_compiled_update_is_the_steps_that_the_methods_take(action_dim, acti
     agent, twin = make(action_dim, action_bound, **settings), make(action_dim, action_bound, **settings)
     states, actions, rewards, done = batch(agent)
     for k, (keep, left) in enumerate([(0, 1), (1 / 2, 0.875), (0.6, 0.75), (0.6, 0.625)]):
-        agent.update(states, actions, rewards, done)
+        report = agent.update(states, actions, rewards, done)
         seen = twin.normaliser(states)
         value = twin.critic(seen.reshape(-1, 3)).numpy().reshape(6, 4)
         adv = np.zeros((6, 4))
@@ -299,10 +302,11 @@ def test_the_compiled_update_is_the_steps_that_the_methods_take(action_dim, acti
         target, state = (adv[:-1] + value[:-1]).ravel().astype(np.float32), seen[:-1].reshape(-1, 3)
         adv = (adv[:-1] - adv[:-1].mean()) / adv[:-1].std()
         noise = twin._noise((20, action_dim))
-        for _ in range(3):
-            twin.train_critic(state, target, keep, left)
+        losses = [float(twin.train_critic(state, target, keep, left)) for _ in range(3)]
         action = actions.reshape(20, *actions.shape[2:])
-        twin.train_actor(state, action, adv.ravel().astype(np.float32), noise, keep, left)
+        expected = twin.train_actor(state, action, adv.ravel().astype(np.float32), noise, keep, left)
+        expected = {name: float(x) for name, x in expected.items()} | dict(critic_loss=np.mean(losses))
+        assert report == pytest.approx(expected, rel=1e-2, abs=1e-4)
         if k % 2 == 0:
             twin._invert()
         twin.normaliser.update(states[:-1].reshape(-1, 3))

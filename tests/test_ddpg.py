@@ -147,12 +147,14 @@ def test_fused_steps_equal_the_same_steps_one_by_one(batch_norm):
         scatter(agent)
         remember(agent, 100)
     fused, single = agents
-    fused.learn(3)
+    report, losses = fused.learn(3), []
     for batch in single.memory[single.rng.integers(100, size=(3, 16))]:
         s, a, r, s_, done = np.split(batch, [3, 5, 6, 9], 1)
-        single.train_critic(s, a, r, s_, done)
-        single.train_actor(s)
+        losses.append((single.train_critic(s, a, r, s_, done), single.train_actor(s)))
         single.ema_update()
+    critic_loss, actor_loss = np.mean(losses, 0)
+    expected = dict(critic_loss=critic_loss, actor_loss=actor_loss, q=-actor_loss, var=0.5 * 0.9995**3)
+    assert report == pytest.approx(expected, rel=1e-4)
     for a, b in zip(all_weights(fused), all_weights(single), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
 

@@ -207,6 +207,7 @@ def test_main_hands_its_settings_over(algorithm, tmp_path, monkeypatch):
 
     def update(*arguments, **keywords):
         updates.append({"position": agent.replay_buffer.position, **signature.bind(*arguments, **keywords).arguments})
+        return {}
 
     def get_action(state, *scale):
         explored.append((*state[:2], *scale))

@@ -148,20 +148,41 @@ def test_the_compiled_update_is_the_steps_that_the_methods_take(monkeypatch, met
     actions, returns = np.array(agent.action_buffer), np.array(agent.cumulative_reward_buffer, np.float32)
     adv = np.array(agent.adv_buffer)
     adv = ((adv - np.mean(adv)) / np.std(adv)).astype(np.float32)
-    agent.update()
+    report = agent.update()
 
     (actor_batches, critic_batches), old_mean, old_log_std = drawn, twin.actor(states), tf.identity(twin.log_std)
     assert (len(actor_batches), len(critic_batches)) == (3 * 4, 2 * 4)
+    actor_losses, critic_losses = [], []
     for k in actor_batches:
         old_pi = twin.distribution(tf.gather(old_mean, k), old_log_std)
-        twin.train_actor(states[k], actions[k], adv[k], old_pi)
+        actor_losses.append(twin.train_actor(states[k], actions[k], adv[k], old_pi))
     for k in critic_batches:
-        twin.train_critic(returns[k], states[k])
+        critic_losses.append(twin.train_critic(returns[k], states[k]))
+    assert report["actor_loss"] == pytest.approx(np.mean(actor_losses), rel=1e-3)
+    assert report["critic_loss"] == pytest.approx(np.mean(critic_losses), rel=1e-3)
     for a, b in zip(agent.actor_weights, twin.actor_weights, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
     for a, b in zip(agent.critic.trainable_weights, twin.critic.trainable_weights, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
     assert abs(twin.actor(states) - old_mean).numpy().max() > 0.3  # far enough to tell one old policy from another
+
+
+@pytest.mark.parametrize("method", ["clip", "penalty"])
+def test_the_report_tells_the_new_policy_from_the_old(method):
+    agent = make(method, lr_a=2e-2, a_update_epochs=2, minibatch_size=16, epsilon=0.3, lam=0.7, kl_target=1e9)
+    agent.log_std.assign([0.4, -0.6])
+    agent._refresh()
+    states, std = fill(agent), np.exp([0.4, -0.6])
+    actions, mean = np.array(agent.action_buffer), agent.actor(states).numpy()
+    report = agent.update()
+    new_mean, new_std = agent.actor(states).numpy(), np.exp(agent.log_std.numpy())
+    ratio = np.prod(stats.norm.pdf(actions, new_mean, new_std) / stats.norm.pdf(actions, mean, std), 1)
+    outside = np.mean((ratio < 0.7) | (ratio > 1.3))
+    assert report["clip_fraction"] == outside and 0.1 < outside < 0.9 and (ratio < 0.7).any() and (ratio > 1.3).any()
+    assert report["entropy"] == pytest.approx(stats.norm.entropy(mean[0], std).sum(), rel=1e-5)
+    kl = np.log(new_std / std) + (std**2 + (mean - new_mean) ** 2) / (2 * new_std**2) - 0.5
+    assert report["kl"] == pytest.approx(np.mean(kl.sum(1)), rel=1e-3)
+    assert report.get("lam") == (pytest.approx(0.7) if method == "penalty" else None)  # what it used; now it is 0.35
 
 
 def test_each_epoch_takes_every_step_once():

@@ -17,7 +17,7 @@ def make(**settings):
 
 
 def spy(agent):
-    """The arguments and the losses of each of the agent's compiled updates, as they come."""
+    """The arguments and the results of each of the agent's compiled updates, as they come."""
     seen, update = [], agent._update
     agent._update = lambda *arguments: seen.append((arguments, update(*arguments))) or seen[-1][1]
     return seen
@@ -83,9 +83,10 @@ def test_loss_is_equation_5_2_over_a_batch_of_paths(gamma_t, entropy):
     H = -np.sum(pi * np.log(pi))
     pi = pi[np.arange(4), actions]
     weight = np.array([3.0, 4.0, 4.0, 8.0]) * ([1, 0.5, 0.25, 1] if gamma_t else 1)
-    seen = spy(agent)
-    agent.learn()
-    assert seen[0][1][0].numpy() == pytest.approx(-(np.sum(np.log(pi) * weight) + entropy * H) / 2, rel=1e-4)
+    report = agent.learn()
+    assert report["actor_loss"] == pytest.approx(-(np.sum(np.log(pi) * weight) + entropy * H) / 2, rel=1e-4)
+    assert report["entropy"] == pytest.approx(H / 4, rel=1e-4)  # a step's, without the padding
+    assert report.keys() == {"actor_loss", "entropy"}
 
 
 def test_loss_is_equation_5_3_and_the_baseline_is_fitted_after_it():
@@ -100,10 +101,20 @@ def test_loss_is_equation_5_3_and_the_baseline_is_fitted_after_it():
     returns = np.array([3, 4, 4, 16 + value[-1] / 4, 16 + value[-1] / 2])
     log_pi = np.log(probabilities(agent, states)[np.arange(5), actions])
     seen, advantage = spy(agent), returns - value[:-1]
-    np.testing.assert_allclose(agent.learn(), advantage, rtol=1e-4)
-    actor_loss, critic_loss = seen[0][1]
-    assert actor_loss.numpy() == pytest.approx(-np.sum(log_pi * advantage) / 2, rel=1e-4)
-    assert critic_loss.numpy() == pytest.approx(np.mean(advantage**2), rel=1e-4)
+    report = agent.learn()
+    np.testing.assert_allclose(seen[0][0][2][:5], advantage, rtol=1e-4)
+    assert report["actor_loss"] == pytest.approx(-np.sum(log_pi * advantage) / 2, rel=1e-4)
+    assert report["critic_loss"] == pytest.approx(np.mean(advantage**2), rel=1e-4)
+
+
+def test_the_baselines_loss_is_the_mean_over_its_steps():
+    agent, twin = (make(baseline="value", c_update_epochs=3, lr_c=0.1) for _ in range(2))
+    play_path(agent, [1.0, 2.0, 4.0])
+    seen = spy(agent)
+    report = agent.learn()
+    states, _, _, returns, mask, *_ = seen[0][0]
+    losses = [float(twin.train_critic(returns, states, mask)) for _ in range(3)]
+    assert report["critic_loss"] == pytest.approx(np.mean(losses), rel=1e-3) and losses[2] < 0.9 * losses[0]
 
 
 def test_the_entropy_term_has_its_gradient():
@@ -213,10 +224,8 @@ def test_a_setting_that_is_changed_takes_effect():
     for i, entropy in enumerate([0.0, 3.0]):
         losses = []
         for agent in agents:
-            seen = spy(agent)
             play_path(agent, [1.0, 2.0, 4.0], seed=i)
-            agent.learn()
-            losses.append(float(seen[0][1][0]))
+            losses.append(agent.learn()["actor_loss"])
         assert (losses[0] == losses[1]) == (entropy == 0)
         agents[0].entropy = 3.0
 

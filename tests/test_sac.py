@@ -35,7 +35,11 @@ def make(**settings):
 
 
 def by_hand(agent, steps, reward_scale, kappa, gamma, soft_tau):
-    """Algorithm 6.28 from the methods that `test_equations_ch6` checks, one call a line."""
+    """Algorithm 6.28 from the methods that `test_equations_ch6` checks, one call a line.
+
+    Returns what `update` reports of it.
+    """
+    names, rows = ("q_loss", "policy_loss", "q", "entropy", "alpha"), []
     agent.soft_q_optimizer1.learning_rate.assign(agent.soft_q_lr)
     agent.soft_q_optimizer2.learning_rate.assign(agent.soft_q_lr)
     agent.policy_optimizer.learning_rate.assign(agent.policy_lr)
@@ -45,12 +49,16 @@ def by_hand(agent, steps, reward_scale, kappa, gamma, soft_tau):
     for batch, (next_epsilon, epsilon) in zip(batches, noise, strict=True):
         state, action, reward, next_state, done = np.split(batch, [3, 5, 6, 9], 1)
         y = agent.target_q(reward_scale * reward, next_state, done, gamma, next_epsilon)
-        agent.train_q(agent.soft_q_net1, agent.soft_q_optimizer1, state, action, y)
-        agent.train_q(agent.soft_q_net2, agent.soft_q_optimizer2, state, action, y)
-        _, log_prob = agent.train_policy(state, epsilon)
+        q_loss = agent.train_q(agent.soft_q_net1, agent.soft_q_optimizer1, state, action, y)
+        q_loss += agent.train_q(agent.soft_q_net2, agent.soft_q_optimizer2, state, action, y)
+        inputs = np.concatenate([state, agent.policy_net.evaluate(state, noise=epsilon)[0]], 1)
+        q = np.minimum(agent.soft_q_net1(inputs), agent.soft_q_net2(inputs)).mean()
+        policy_loss, log_prob = agent.train_policy(state, epsilon)
+        rows.append((q_loss, policy_loss, q, -np.mean(log_prob), np.exp(agent.log_alpha.numpy())))
         agent.train_alpha(log_prob, kappa)
         agent.target_soft_update(agent.soft_q_net1, agent.target_soft_q_net1, soft_tau)
         agent.target_soft_update(agent.soft_q_net2, agent.target_soft_q_net2, soft_tau)
+    return dict(zip(names, np.mean(rows, 0), strict=True))
 
 
 def assert_equal_weights(agent, twin):
@@ -63,8 +71,8 @@ def test_update_is_algorithm_6_28_step_by_step():
     agent, twin = make(), make()
     for target_entropy, kappa in ((None, -2.0), (0.5, 0.5)):
         before = all_weights(agent)
-        agent.update(N, 0.7, True, target_entropy, 0.9, 0.25, steps=3)
-        by_hand(twin, 3, 0.7, kappa, 0.9, 0.25)
+        report = agent.update(N, 0.7, True, target_entropy, 0.9, 0.25, steps=3)
+        assert by_hand(twin, 3, 0.7, kappa, 0.9, 0.25) == pytest.approx(report, rel=1e-3)
         assert_equal_weights(agent, twin)
         assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(before, all_weights(agent), strict=True))
 

@@ -31,7 +31,11 @@ def make(**settings):
 
 
 def by_hand(agent, steps, reward_scale, gamma, soft_tau, first):
-    """Algorithm 6.27 from round `first` on, from the methods that `test_equations_ch6` checks, one call a line."""
+    """Algorithm 6.27 from round `first` on, from the methods that `test_equations_ch6` checks, one call a line.
+
+    Returns what `update` reports of it.
+    """
+    q_losses, policy_losses = [], []
     agent.q_optimizer1.learning_rate.assign(agent.q_lr)
     agent.q_optimizer2.learning_rate.assign(agent.q_lr)
     agent.policy_optimizer.learning_rate.assign(agent.policy_lr)
@@ -40,14 +44,16 @@ def by_hand(agent, steps, reward_scale, gamma, soft_tau, first):
     for t, (batch, epsilon) in enumerate(zip(batches, noise, strict=True), first):
         state, action, reward, next_state, done = np.split(batch, [3, 5, 6, 9], 1)
         y = agent.target_q(reward_scale * reward, next_state, done, 0.3, gamma, epsilon)
-        agent.train_q(agent.q_net1, agent.q_optimizer1, state, action, y)
+        q_losses.append(float(agent.train_q(agent.q_net1, agent.q_optimizer1, state, action, y)))
         if not agent.single_q:
-            agent.train_q(agent.q_net2, agent.q_optimizer2, state, action, y)
+            q_losses[-1] += float(agent.train_q(agent.q_net2, agent.q_optimizer2, state, action, y))
         if t % agent.policy_target_update_interval == 0:
-            agent.train_policy(state)
+            policy_losses.append(float(agent.train_policy(state)))
             agent.target_soft_update(agent.q_net1, agent.target_q_net1, soft_tau)
             agent.target_soft_update(agent.q_net2, agent.target_q_net2, soft_tau)
             agent.target_soft_update(agent.policy_net, agent.target_policy_net, soft_tau)
+    report = dict(q_loss=np.mean(q_losses))
+    return report | dict(policy_loss=np.mean(policy_losses), q=-np.mean(policy_losses)) if policy_losses else report
 
 
 def assert_equal_weights(agent, twin):
@@ -56,12 +62,12 @@ def assert_equal_weights(agent, twin):
 
 
 def test_update_is_algorithm_6_27_round_by_round():
-    """Also across two calls: the third and the sixth round move the policy and the targets."""
+    """Also across two calls: the third, the sixth and the ninth round move the policy and the targets."""
     agent, twin = (make(policy_target_update_interval=3) for _ in range(2))
-    for first, steps in ((1, 4), (5, 2)):
+    for first, steps in ((1, 4), (5, 5)):
         before = all_weights(agent)
-        agent.update(N, 0.3, 0.7, 0.9, 0.25, steps=steps)
-        by_hand(twin, steps, 0.7, 0.9, 0.25, first)
+        report = agent.update(N, 0.3, 0.7, 0.9, 0.25, steps=steps)
+        assert by_hand(twin, steps, 0.7, 0.9, 0.25, first) == pytest.approx(report, rel=1e-3)
         assert_equal_weights(agent, twin)
         moved = [np.abs(a - b).max() for a, b in zip(before, all_weights(agent), strict=True)]
         assert all(max(moved[i : i + 6]) > 1e-3 for i in range(0, 36, 6))  # each of the six networks
@@ -82,10 +88,11 @@ def test_delays_policy_and_targets():
     for _ in range(7):
         before = [agent.policy_net.all_weights[0].numpy(), agent.target_q_net1.all_weights[0].numpy()]
         critic = agent.q_net1.all_weights[0].numpy()
-        agent.update(N, 0.2)
+        report = agent.update(N, 0.2)
         after = [agent.policy_net.all_weights[0].numpy(), agent.target_q_net1.all_weights[0].numpy()]
         assert (agent.q_net1.all_weights[0].numpy() != critic).any()
         moved.append([(a != b).any() for a, b in zip(before, after, strict=True)])
+        assert report.keys() == {"q_loss", "policy_loss", "q"} if moved[-1][0] else {"q_loss"}
     np.testing.assert_array_equal(moved, [[i % 3 == 2] * 2 for i in range(7)])
     assert int(agent.policy_optimizer.iterations) == 2 and int(agent.q_optimizer1.iterations) == 7
     agent.update(N, 0.2, steps=5)  # 12 in all, fused: the count goes on

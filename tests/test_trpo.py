@@ -242,16 +242,17 @@ def test_the_compiled_update_is_the_steps_that_the_methods_take(accepted_at):
         step *= np.sqrt(8 * 0.01 / float(twin.kl(states, mean, log_std)))  # KL about 8 delta, 2 delta, delta / 2
         agent.natural_step = lambda *_: step
     new = old + 0.5**accepted_at * step
-    loss_before, kl, loss_after, accepted = agent.update()
-    assert accepted and loss_before == pytest.approx(float(loss), abs=1e-5)
+    report = agent.update()
+    assert report["accepted"] == 1 and report["actor_loss_before"] == pytest.approx(float(loss), abs=1e-5)
     np.testing.assert_allclose(agent.get_pi_params(), new, rtol=1e-3, atol=1e-5)
     twin.set_pi_params(new)
-    assert kl == pytest.approx(float(twin.kl(states, mean, log_std)), rel=1e-2)
-    assert loss_after == pytest.approx(float(twin.pi_loss(states, actions, adv, logp)), rel=1e-2)
+    assert report["kl"] == pytest.approx(float(twin.kl(states, mean, log_std)), rel=1e-2)
+    assert report["actor_loss"] == pytest.approx(float(twin.pi_loss(states, actions, adv, logp)), rel=1e-2)
+    assert report["entropy"] == pytest.approx(stats.norm.entropy(0, np.exp([0.3, -0.4])).sum(), rel=1e-5)  # the old's
     batches = twin._minibatches()
     assert batches.shape == (2 * 4, 16)
-    for k in batches:
-        twin.train_vf(states[k], returns[k])
+    losses = [twin.train_vf(states[k], returns[k]) for k in batches]
+    assert report["critic_loss"] == pytest.approx(np.mean(losses), rel=1e-3)
     for a, b in zip(agent.critic.trainable_weights, twin.critic.trainable_weights, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(agent.policy(states), agent.actor(states), rtol=1e-4, atol=1e-5)
@@ -268,12 +269,12 @@ def test_each_epoch_takes_every_step_once():
 def test_delta_and_learning_rate_fall_linearly():
     agent = make(delta=1e-3, lr_c=4e-3, end_lr=0.5, total_steps=256)
     agent.natural_step = lambda g, delta, *_: delta
-    agent.line_search = lambda step, delta, *_: (step, delta, True)  # `update` returns both
+    agent.line_search = lambda step, delta, *_: (step, delta, True)  # `update` returns both: as kl and as actor_loss
     seen = []
     for _ in range(6):
         fill_buffer(agent)
-        _, step_delta, search_delta, _ = agent.update()
-        seen.append((step_delta, search_delta, float(agent.critic_opt.learning_rate)))
+        report = agent.update()
+        seen.append((report["kl"], report["actor_loss"], float(agent.critic_opt.learning_rate)))
     parts = [1, 0.875, 0.75, 0.625, 0.5, 0.5]  # 64 steps an update, and no less once the steps are over
     np.testing.assert_allclose(seen, [(1e-3 * part, 1e-3 * part, 4e-3 * part) for part in parts], rtol=1e-5)
 
@@ -282,11 +283,11 @@ def test_settings_count_after_the_first_update_too():
     """In a notebook one changes delta between two updates."""
     agent = make()
     fill_buffer(agent)
-    assert 1e-3 < agent.update()[1] <= 0.02
+    assert 1e-3 < agent.update()["kl"] <= 0.02
     agent.delta, agent.lr_c = 1e-5, 0.0
     fill_buffer(agent)
     critic = agent.critic.all_weights[0].numpy()
-    assert 0 < agent.update()[1] <= 1e-5
+    assert 0 < agent.update()["kl"] <= 1e-5
     np.testing.assert_array_equal(agent.critic.all_weights[0], critic)
     agent.gamma, agent.gae_lambda, agent.reward_scale = 0.5, 0.25, 3.0
     data = fill_buffer(agent)
@@ -369,7 +370,8 @@ def test_200_updates_keep_the_constraint_and_never_worsen_the_surrogate():
                 state, _ = env.reset()
         data = [x.copy() for x in agent.buf.get()]  # `get` only reads: `update` sees the same
         agent.buf.ptr = agent.buf.path_start_idx = agent.buf.max_size
-        loss_old, _, _, accepted = agent.update()
+        report = agent.update()
+        loss_old, accepted = report["actor_loss_before"], report["accepted"]
         states, actions, adv, _, logp, mean, log_std = data
         new_logp = stats.norm.logpdf(actions, agent.actor(states), np.exp(agent.log_std)).sum(1)
         std, old_std = np.exp(agent.log_std.numpy()), np.exp(log_std)

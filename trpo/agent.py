@@ -271,7 +271,7 @@ class TRPO:
 
     @compiled
     def _update(self, states, actions, adv, returns, old_log_prob, old_mean, old_log_std, critic_batches, progress):
-        """One step of the policy, then the value fit.
+        """One step of the policy, then the value fit; returns the report.
 
         critic_batches: int32 [steps, minibatch_size].  progress: the part of the training that is over.
         """
@@ -281,28 +281,39 @@ class TRPO:
         loss_gradient, loss_old = self.gradient(states, actions, adv, old_log_prob)
         full_step = self.natural_step(-loss_gradient, delta, states, old_mean, old_log_std)
         old = states, actions, adv, old_log_prob, old_mean, old_log_std
-        search = self.line_search(full_step, delta, loss_old, *old)
+        kl, loss, accepted = self.line_search(full_step, delta, loss_old, *old)
         critic_loss = 0.0
         for i in tf.range(len(critic_batches)):
             k = critic_batches[i]
-            critic_loss = self.train_vf(tf.gather(states, k), tf.gather(returns, k))
-        return loss_old, *search, critic_loss
+            critic_loss += self.train_vf(tf.gather(states, k), tf.gather(returns, k))
+        return dict(
+            actor_loss_before=loss_old,
+            actor_loss=loss,
+            critic_loss=critic_loss / len(critic_batches),
+            kl=kl,
+            accepted=accepted,
+            entropy=tf.reduce_mean(self.distribution(old_mean, old_log_std).entropy()),
+        )
 
     def update(self):
-        """One round of Algorithm 5.22 on the full buffer; returns (loss before, KL, loss after, accepted).
+        """One round of Algorithm 5.22 on the full buffer.
 
+        Returns floats by name: actor_loss_before and actor_loss, -L before and after the step; critic_loss, the mean
+        over its gradient steps; kl of the new policy from the old; accepted, 0 if the line search took no step; entropy
+        of the old policy.
         Raises RuntimeError before the buffer is full and its last path is closed, FloatingPointError if a loss is no
         longer a number.
         """
         states, actions, adv, returns, logp, mean, log_std = self.buf.get()
         progress = np.float32(min(self.steps / self.total_steps, 1) if self.total_steps else 0)
         results = self._update(states, actions, adv, returns, logp, mean, log_std, self._minibatches(), progress)
-        loss_old, kl, loss, accepted, critic_loss = (float(result) for result in results)
-        if not np.isfinite(loss_old + critic_loss):
-            raise FloatingPointError(f"the loss is {loss_old + critic_loss}")
+        report = {name: float(x) for name, x in results.items()}
+        loss = report["actor_loss_before"] + report["critic_loss"]
+        if not np.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss}")
         self.steps += self.buf.max_size
         self._refresh()
-        return loss_old, kl, loss, bool(accepted)
+        return report
 
     def _refresh(self):
         """Bring the NumPy copies that act up to date with the networks."""

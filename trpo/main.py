@@ -76,7 +76,7 @@ def train(config, agent, env):
                 done = terminated or truncated
                 if agent.buf.is_full():
                     agent.finish_path(terminated, state)
-                    agent.update()
+                    run.log_update(agent.update())
             agent.finish_path(terminated, state)
             run.log(episode_reward, length)
 
