@@ -150,7 +150,13 @@ def test(config, agent):
 
 def main():
     config = command.parse(Config, PRESETS)
+    if config.render and config.workers:
+        raise command.UserError("--render shows what this process plays, and others play: give --workers 0 too")
     env = environments.make(config.env, config.seed, "human" if config.render else None)
+    if config.workers and environments.dimensions(env)[2] is not None:
+        raise command.UserError(f"--workers are for discrete actions, and {config.env} has continuous ones")
+    if config.workers and config.batch_size < config.environments:
+        raise command.UserError("--batch-size must be at least --environments: each takes its share of the batch")
     with loading():  # only now: --help and a wrong flag are answered at once
         from ppo.agent import PPO
     agent = PPO(*environments.dimensions(env), **command.keywords(config, PPO), total_steps=config.steps)

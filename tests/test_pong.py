@@ -623,3 +623,21 @@ def test_refusals(command, tmp_path):
     result = command("reinforce", "--train", "--env", "Pong-v0", PYTHONPATH=str(tmp_path))
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "Pong-v0 needs a package that is not installed" in result.stderr and "ale-py" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--workers", "2"], "--workers are for discrete actions, and Pendulum-v1 has continuous ones"),
+        (
+            ["--env", "CartPole-v1", "--workers", "1", "--batch-size", "7"],
+            "--batch-size must be at least --environments",
+        ),
+        (["--env", "Pong-v0", "--render"], "give --workers 0 too"),
+    ],
+)
+def test_ppo_refuses_workers_that_cannot_play(monkeypatch, tmp_path, flags, message):
+    monkeypatch.setattr(sys, "argv", ["main.py", "--train", "--out", str(tmp_path), *flags])
+    with pytest.raises(UserError, match=message):
+        ppo.main()
+    assert not any(tmp_path.iterdir())
