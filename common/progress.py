@@ -96,7 +96,7 @@ class Training:
     def log(self, episode_reward: float, length: int) -> None:
         """Close an episode: its reward is the sum of the environment's own rewards over `length` steps."""
         self.episode += 1
-        self.steps += length
+        self.steps += int(length)  # a resumed worker counts in NumPy's
         running = self.rows[-1][3] if self.rows else episode_reward
         running += (1 - self.running) * (episode_reward - running)
         seconds = time.perf_counter() - self.start
