@@ -1,4 +1,4 @@
-"""The exercises in the READMEs of these folders: three each, in both languages, with commands that the programs accept."""
+"""The exercises in the folders' READMEs: three each, in both languages, with commands that the programs accept."""
 
 import importlib
 import re
@@ -10,7 +10,7 @@ from conftest import ROOT
 
 from common import command, compare
 
-FOLDERS = ["td3"]
+FOLDERS = ["ppo", "td3"]
 SECTION = re.compile(r"^## (?:Things to try|动手试试)\n(.*?)(?=^## |\Z)", re.M | re.S)
 
 
