@@ -17,7 +17,7 @@ from common import compare
 from common.command import UserError
 
 BAND = compare.Band(np.arange(100.0, 1100, 100), np.add.outer(np.arange(10.0), [2, 0, 1, 3, 4]))  # t to t + 4
-SHIPPED = [(folder, env) for folder, envs in bands.ENVIRONMENTS.items() for env in envs]
+SHIPPED = sorted((path.parts[-3], path.stem) for path in ROOT.glob("*/bands/*.csv"))
 
 
 def run(steps, running, name="mine"):
@@ -111,8 +111,11 @@ def test_runs_are_read_compared_and_drawn_in_any_folder(command, tmp_path):
     ("flags", "message"),
     [
         (["ppo"], "there is no model/ppo/Pendulum-v1/episodes.csv: run with --train first"),
-        (["pppo"], "no band of 'pppo' (there are: a2c, a3c, ac, acktr, ddpg, "),
-        (["a3c"], "a3c has no band for BipedalWalker-v3 (shipped: CartPole-v1, Pendulum-v1)"),
+        (["pppo"], "no band of 'pppo' (there are: a2c, ac"),
+        (
+            ["ppo", "--env", "BipedalWalker-V2"],
+            "ppo has no band for BipedalWalker-v3 (shipped: CartPole-v1, Pendulum-v1)",
+        ),
         (["ppo", "--outt", "x"], "perhaps you meant --out"),
         ([], "The folder: ppo"),
     ],
@@ -176,8 +179,10 @@ def test_each_shipped_band_reads_back_and_is_of_the_default_command(folder, env)
         assert budget - length <= band.steps[-1] <= budget + length
 
 
-def test_no_other_band_is_shipped():
-    assert {(path.parts[-3], path.stem) for path in ROOT.glob("*/bands/*.csv")} == set(SHIPPED)
+def test_the_first_environment_of_a_folder_has_a_band():
+    """Its curve is made of it; a3c's is the walker's, which has none."""
+    first = {(folder, envs[0]) for folder, envs in bands.ENVIRONMENTS.items() if folder != "a3c"}
+    assert first <= set(SHIPPED) <= {(folder, env) for folder, envs in bands.ENVIRONMENTS.items() for env in envs}
 
 
 def test_the_header_names_the_seeds():
