@@ -128,21 +128,24 @@ def parse(config_class: type, presets: dict[str, dict]):
     limits = ("steps", "episodes")
     if asked := [name for name in limits if _value_of(f"--{name}", sys.argv[1:])]:  # they replace the default's limits
         default = dataclasses.replace(default, **{name: None for name in limits if name not in asked})
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            config = tyro.cli(
-                config_class, args=_ray_here(sys.argv[1:]), default=default, config=(tyro.conf.FlagCreatePairsOff,)
-            )
-    except SystemExit as stop:
-        if stop.code:
-            raise UserError(_one_line(complaint.getvalue())) from None
-        raise
+    config = read(config_class, _ray_here(sys.argv[1:]), default=default)
     config = dataclasses.replace(config, env=env_id, render=config.render and config.train)
     if env_id != given:
         print(f"{given} of the book is {env_id} today.")
     _check(config)
     return config
+
+
+def read(cls: type, arguments: list[str], **defaults):
+    """The flags as an object of the dataclass `cls`. Raises UserError with one line on what can't be read."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(cls, args=arguments, config=(tyro.conf.FlagCreatePairsOff,), **defaults)
+    except SystemExit as stop:
+        if stop.code:
+            raise UserError(_one_line(complaint.getvalue())) from None
+        raise
 
 
 def keywords(config: Options, cls: type) -> dict:
