@@ -45,20 +45,22 @@ def rounded(array: np.ndarray, bits: int) -> np.ndarray:
 
 
 def main(source: Path, target: Path, env_id: str = "Pong-v0") -> None:
-    """Write source/actor.npz, small, to target/actor.npz."""
-    weights = dict(np.load(source / "actor.npz", allow_pickle=False))
-    W, b, V, c, *_ = weights.values()  # a log-std may follow
-    function = (lambda x: np.maximum(x, 0)) if "relu" in next(iter(weights)) else np.tanh
+    """Write the networks of the folder `source`, actor.npz and others beside it, to the folder `target`."""
+    networks = {path.name: dict(np.load(path, allow_pickle=False)) for path in source.glob("[ac]*.npz")}
+    W, b, V, c, *_ = networks["actor.npz"].values()  # a log-std may follow
+    function = (lambda x: np.maximum(x, 0)) if "relu" in next(iter(networks["actor.npz"])) else np.tanh
 
     def policy(state):
         pixels = np.flatnonzero(state)
         return function(state[pixels].astype(np.float32) @ W[pixels] + b) @ V + c
 
-    W[lit(environments.make(env_id, 0), policy, STATES) < RARE] = 0
+    rare = lit(environments.make(env_id, 0), policy, STATES) < RARE
     target.mkdir(parents=True, exist_ok=True)
-    with replacing(target / "actor.npz") as path:
-        np.savez_compressed(path, **{name: rounded(array, BITS) for name, array in weights.items()})
-    print(f"{target / 'actor.npz'}: {(target / 'actor.npz').stat().st_size / 1e6:.2f} MB")
+    for name, weights in networks.items():
+        next(iter(weights.values()))[rare] = 0
+        with replacing(target / name) as path:
+            np.savez_compressed(path, **{key: rounded(array, BITS) for key, array in weights.items()})
+        print(f"{target / name}: {(target / name).stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

@@ -515,10 +515,13 @@ def test_the_command_trains_and_plays(command, tmp_path):
     }
 
 
-def test_the_shipped_weights_play(command):
-    result = command("reinforce", "--test", "--env", "Pong-v0", "--test-episodes", 5, "--record", "game.mp4")
+@pytest.mark.parametrize("algorithm, episodes, at_least", [("reinforce", 5, -8), ("ppo", 3, 7)])  # at random: -20.4
+def test_the_shipped_weights_play(command, algorithm, episodes, at_least):
+    flags = ["--test", "--env", "Pong-v0", "--test-episodes", episodes, "--record", "game.mp4"]
+    result = command(algorithm, *flags)
     assert result.returncode == 0, result.stderr
-    assert float(re.search(r"Mean of 5: (\S+)", result.stdout).group(1)) > -8  # at random: -20.4
+    assert float(re.search(rf"Mean of {episodes}: (\S+)", result.stdout).group(1)) > at_least
+    assert all(path.stat().st_size < 1e6 for path in (ROOT / algorithm / "pretrained/Pong-v0").iterdir())
 
 
 def training(folder):
