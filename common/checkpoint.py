@@ -81,8 +81,7 @@ def _members(value) -> dict:
     if not _is_ours(value) or isinstance(value, (MLP, Settings)):
         return {}
     arguments = inspect.signature(type(value)).parameters
-    given = (*NUMBERS, tf.Variable)  # a variable that a constructor was given is its owner's to save
-    return {name: each for name, each in vars(value).items() if name not in arguments or not isinstance(each, given)}
+    return {name: each for name, each in vars(value).items() if name not in arguments or not isinstance(each, NUMBERS)}
 
 
 def _collect(name: str, value, arrays: dict) -> None:

@@ -90,8 +90,8 @@ class Training:
         return within and not is_solved and not self.interrupted
 
     def log_update(self, *reports: dict[str, float]) -> None:
-        """Take what an update did, numbers by name; or what several did, a dict each."""
-        self.reports.extend(reports)
+        """Take what an update did, numbers by name; or what several did, a dict each. None: it says nothing."""
+        self.reports.extend(filter(None, reports))
 
     def log(self, episode_reward: float, length: int) -> None:
         """Close an episode: its reward is the sum of the environment's own rewards over `length` steps."""

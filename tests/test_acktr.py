@@ -522,7 +522,6 @@ def state_of(agent):
     return np.concatenate([np.ravel(x) for x in arrays])
 
 
-@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path, env_id, monkeypatch):
     """Stopped in the middle of every episode, and in the middle between two refreshes of the inverses."""

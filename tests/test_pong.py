@@ -512,6 +512,7 @@ def test_the_command_trains_and_plays(command, tmp_path):
         "config.json",
         "episodes.csv",
         "resume.npz",
+        "updates.csv",
     }
 
 

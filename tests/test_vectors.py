@@ -89,7 +89,8 @@ def test_a_checkpoint_brings_back_variable_parts_and_adam():
     for _ in range(3):
         one.optimizer.apply(tf.range(27.0), 0.1)
     state = checkpoint.collect(agent=one)
-    assert sum(array.size == 27 for array in state.values()) == 1 and sum(array.size for array in state.values()) < 90
+    assert sum(array.size == 27 for array in state.values()) == 2  # the agent's and its optimiser's, no part of it
+    assert sum(array.size for array in state.values()) < 120
     checkpoint.restore(state, "here", agent=other)
     for agent in (one, other):
         agent.optimizer.apply(-tf.ones(27), 0.1)
