@@ -196,6 +196,9 @@ def test_the_compiled_step_by_hand(critic):
 @pytest.mark.parametrize("critic", ["v", "q", "expected-q"])
 def test_the_compiled_step_is_the_two_learns_and_its_weights_act(critic):
     agent, alone = make(critic=critic), make(critic=critic)
+    for each in (agent, alone):  # a policy that is not all but uniform
+        output = each.actor.model.all_weights[-2]
+        output.assign(100 * output.numpy())
     (report,) = agent.learn(STATE, 1, 2.0, STATE_, False)
     pi, pi_ = (softmax(alone.actor.model(s[None]).numpy()[0])[None] for s in (STATE, STATE_))
     action_ = [int(np.argmax(np.log(pi_[0]) + alone.rng.gumbel(size=2)))]

@@ -75,6 +75,7 @@ def test_equal_returns_do_not_divide_by_zero():
 def test_loss_is_equation_5_2_over_a_batch_of_paths(gamma_t, entropy):
     """Two paths of different lengths, padded; the loss is the sum over steps divided by the number of paths."""
     agent = make(gamma=0.5, baseline="none", gamma_t=gamma_t, entropy=entropy)
+    agent.actor.all_weights[-2].assign(100 * agent.actor.all_weights[-2])  # a policy that is not all but uniform
     first = play_path(agent, [1.0, 2.0, 4.0])
     agent.finish_path()
     second = play_path(agent, [8.0], seed=1)

@@ -92,7 +92,7 @@ def test_delays_policy_and_targets():
         after = [agent.policy_net.all_weights[0].numpy(), agent.target_q_net1.all_weights[0].numpy()]
         assert (agent.q_net1.all_weights[0].numpy() != critic).any()
         moved.append([(a != b).any() for a, b in zip(before, after, strict=True)])
-        assert report.keys() == {"q_loss", "policy_loss", "q"} if moved[-1][0] else {"q_loss"}
+        assert report.keys() == ({"q_loss", "policy_loss", "q"} if moved[-1][0] else {"q_loss"})
     np.testing.assert_array_equal(moved, [[i % 3 == 2] * 2 for i in range(7)])
     assert int(agent.policy_optimizer.iterations) == 2 and int(agent.q_optimizer1.iterations) == 7
     agent.update(N, 0.2, steps=5)  # 12 in all, fused: the count goes on
