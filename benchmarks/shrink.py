@@ -14,6 +14,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import environments
+from common.acting import ACTIVATIONS
 from common.weights import replacing
 
 STATES = 40_000  # that are looked at
@@ -48,7 +49,7 @@ def main(source: Path, target: Path, env_id: str = "Pong-v0") -> None:
     """Write the networks of the folder `source`, actor.npz and others beside it, to the folder `target`."""
     networks = {path.name: dict(np.load(path, allow_pickle=False)) for path in source.glob("[ac]*.npz")}
     W, b, V, c, *_ = networks["actor.npz"].values()  # a log-std may follow
-    function = (lambda x: np.maximum(x, 0)) if "relu" in next(iter(networks["actor.npz"])) else np.tanh
+    function = ACTIVATIONS["relu" if "relu" in next(iter(networks["actor.npz"])) else "tanh"]
 
     def policy(state):
         pixels = np.flatnonzero(state)

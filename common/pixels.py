@@ -14,6 +14,11 @@ def pack(state: np.ndarray) -> np.ndarray:
     return np.packbits(np.concatenate([state > 0, state < 0], axis=-1), axis=-1)
 
 
+def kept(state: np.ndarray) -> np.ndarray:
+    """A state as buffers keep it: a picture packed, anything else as it is."""
+    return pack(state) if getattr(state, "dtype", None) == np.int8 else state
+
+
 def batch(states: list):
     """What a buffer holds as one batch: float32 [batch, n] of states, scipy.sparse [batch, n] of packed pictures."""
     states = np.array(states)

@@ -17,7 +17,7 @@ import numpy as np
 from common import environments
 from common.acting import MLP, sample
 from common.command import UserError
-from common.pixels import pack
+from common.pixels import kept
 
 
 class Path(NamedTuple):
@@ -151,7 +151,7 @@ class Seat:
         states, actions, rewards = [], [], []
         while not self.over and len(states) < most:
             action = int(sample(policy(self.state), self.rng))
-            states.append(pack(self.state) if self.state.dtype == np.int8 else self.state)
+            states.append(kept(self.state))
             self.state, reward, terminated, truncated, _ = self.env.step(action)
             actions.append(action)
             rewards.append(float(reward))

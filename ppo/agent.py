@@ -237,7 +237,7 @@ class PPO:
 
     def store_transition(self, state, action, reward):
         """Remember one step of the path that is being played. state: a state, or a picture that is packed already."""
-        self.state_buffer.append(pixels.pack(state) if getattr(state, "dtype", None) == np.int8 else state)
+        self.state_buffer.append(pixels.kept(state))
         self.action_buffer.append(action)
         self.reward_buffer.append(reward)
         if self.reset_at_points and reward:

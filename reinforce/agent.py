@@ -186,9 +186,7 @@ class PolicyGradient:
 
     def store_transition(self, s, a, r):
         """Remember one step of the path that is being played. s: a state, or a picture that is packed already."""
-        s = np.asarray(s)
-        if s.dtype == np.int8:
-            s = pixels.pack(s)
+        s = pixels.kept(np.asarray(s))
         self.state_buffer.append(s if s.dtype == np.uint8 else s.astype(np.float32))
         self.action_buffer.append(int(a))
         self.reward_buffer.append(float(r))
