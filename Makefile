@@ -2,7 +2,7 @@
 # make train ALG=ppo ARGS="--env CartPole-v1"       another algorithm, other flags
 # make test | lint | mutants | bench | docs-test | clean      (make mutants ARGS="ppo sac": those folders')
 #                        (make bench ARGS="ppo --kind solve": see benchmarks/README.md)
-# make bands             what common/compare.py draws runs over, from 75 runs     (make bands ARGS="ppo sac")
+# make results           what each folder reaches, and its weights, bands and curves, from 75 runs (make results ARGS="ppo sac")
 # make docs              the site, in site/: each formula beside its lines, policies to play with
 
 PYTHON ?= python3
@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PEERS ?= .venv-bench
 DOCS ?= .venv-docs
 
-.PHONY: train test lint mutants bench bands docs docs-test clean
+.PHONY: train test lint mutants bench results docs docs-test clean
 
 train: $(VENV)/installed
 	$(BIN)/python $(ALG)/main.py --train $(ARGS)
@@ -31,8 +31,8 @@ mutants: $(VENV)/installed-dev
 bench: $(VENV)/installed-dev $(PEERS)/installed
 	$(BIN)/python benchmarks/bench.py --peers $(PEERS)/bin/python $(ARGS)
 
-bands: $(VENV)/installed
-	$(BIN)/python benchmarks/bands.py $(ARGS)
+results: $(VENV)/installed
+	$(BIN)/python benchmarks/results.py $(ARGS)
 
 docs: $(DOCS)/installed
 	$(DOCS)/bin/python docs/site/build.py

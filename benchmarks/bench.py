@@ -9,10 +9,7 @@ at the end to charts and to the tables of the READMEs. It only measures; nothing
 """
 
 import argparse
-import importlib.metadata
 import math
-import os
-import platform
 import statistics
 import sys
 import time
@@ -69,12 +66,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def where(peers: Path) -> str:
     """The machine and the versions that are compared. Raises UserError if a library is not there."""
-    processor = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        processor = names[0] if names else processor
-    parts = [processor, f"{os.cpu_count()} cores", platform.system(), f"Python {platform.python_version()}"]
-    parts.append(f"TensorFlow {importlib.metadata.version('tensorflow')}")
+    parts = [report.machine()]
     if peers.is_file():
         script = f"import importlib.metadata as m; print(*map(m.version, {list(PACKAGES)}))"
         try:

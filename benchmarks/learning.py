@@ -19,6 +19,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def run(algorithm: str, seed: int, flags: list[str], out: Path) -> tuple[float, float]:
+    """Seconds of the training command from launch to exit, and then the mean reward of 100 greedy episodes."""
+    command = [sys.executable, ROOT / algorithm / "main.py", *flags, "--seed", str(seed), "--out", out]
+    start = time.perf_counter()
+    subprocess.run([*command, "--train"], check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - start
+    test = [*command, "--test", "--test-episodes", "100"]
+    output = subprocess.run(test, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return seconds, float(re.search(r"Mean of 100: (\S+)", output)[1])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("algorithm")
@@ -27,14 +38,10 @@ def main():
     rewards, seconds = [], []
     for seed in options.seeds:
         with tempfile.TemporaryDirectory() as out:
-            command = [sys.executable, ROOT / options.algorithm / "main.py", "--seed", str(seed), "--out", out, *flags]
-            start = time.perf_counter()
-            subprocess.run([*command, "--train"], check=True, stdout=subprocess.DEVNULL)
-            seconds.append(time.perf_counter() - start)
-            test = [*command, "--test", "--test-episodes", "100"]
-            output = subprocess.run(test, check=True, capture_output=True, text=True).stdout
-        rewards.append(float(re.search(r"Mean of 100: (\S+)", output).group(1)))
-        print(f"seed {seed}: {rewards[-1]:8.1f} after {seconds[-1]:5.1f} s", flush=True)
+            took, reward = run(options.algorithm, seed, flags, Path(out))
+        rewards.append(reward)
+        seconds.append(took)
+        print(f"seed {seed}: {reward:8.1f} after {took:5.1f} s", flush=True)
     print(
         f"{options.algorithm} {' '.join(flags)}: median {statistics.median(rewards):.1f}, worst {min(rewards):.1f},"
         f" median wall time {statistics.median(seconds):.1f} s"

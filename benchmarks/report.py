@@ -5,7 +5,10 @@ A CSV has one line a run: name (the row's), library ('this project', another one
 """
 
 import csv
+import importlib.metadata
 import math
+import os
+import platform
 import re
 import statistics
 from collections.abc import Callable
@@ -24,6 +27,12 @@ CHINESE = [
     (r"(\d+) of (\d+) not solved", r"\2 个中 \1 个未解决"),
     (r"([\d.]+) times", r"\1 倍"),
     ("Rounds: ", "轮数："),
+    ("Folder", "文件夹"),
+    ("Environment", "环境"),
+    ("Median", "中位数"),
+    ("Worst", "最差"),
+    ("Steps", "步数"),
+    ("Seconds", "秒"),
     ("Seeds: ", "随机种子数："),
     (r"(\d+) cores?", r"\1 核"),
     (r"(\d+) environments", r"\1 个环境"),
@@ -152,6 +161,16 @@ def chinese(text: str) -> str:
     return re.sub(r"\.$", "。", text)
 
 
+def machine() -> str:
+    """This machine and the versions that every run depends on."""
+    processor = platform.processor() or platform.machine()
+    if (info := Path("/proc/cpuinfo")).exists():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        processor = names[0] if names else processor
+    parts = [processor, f"{os.cpu_count()} cores", platform.system(), f"Python {platform.python_version()}"]
+    return ", ".join([*parts, f"TensorFlow {importlib.metadata.version('tensorflow')}"])
+
+
 def read(path: Path) -> list[dict]:
     """The lines of a CSV file; none if there is no file."""
     if not path.exists():
@@ -168,13 +187,17 @@ def write(path: Path, lines: list[dict]) -> None:
         writer.writerows(lines)
 
 
+def between(page: str, mark: str, text: str) -> str:
+    """The page with new text between `<!-- mark -->` and the next `<!-- end -->`, if it has that mark."""
+    return re.sub(
+        f"(<!-- {mark} -->).*?(<!-- end -->)", lambda match: f"{match[1]}\n\n{text}\n\n{match[2]}", page, flags=re.S
+    )
+
+
 def fill(page: str, kind: str, lines: list[dict], translate: Callable[[str], str] = str) -> str:
-    """The page with new tables between `<!-- kind -->` (or `<!-- kind, brief -->`) and the next `<!-- end -->`."""
-
-    def new(match):
-        return f"{match[1]}\n\n{translate(table(kind, lines, bool(match[2])))}\n\n<!-- end -->"
-
-    return re.sub(rf"(<!-- {kind}(, brief)? -->).*?<!-- end -->", new, page, flags=re.S)
+    """The page with new tables: the whole one at `<!-- kind -->`, the brief one at `<!-- kind, brief -->`."""
+    page = between(page, kind, translate(table(kind, lines)))
+    return between(page, f"{kind}, brief", translate(table(kind, lines, brief=True)))
 
 
 def fill_pages(kind: str, lines: list[dict]) -> None:

@@ -43,6 +43,8 @@ class Config(command.Options):
     """Learning rate of the critic."""
     end_lr: Fraction = 0.0
     """The part of both learning rates that is left at the end of --steps, if given; they fall linearly."""
+    entropy: NotNegative = 0.0
+    """Weight of the policy's entropy, which keeps it exploring."""
     a_update_epochs: Count = 10
     """M of the algorithms, in passes over the batch."""
     c_update_epochs: Count = 10
@@ -53,8 +55,6 @@ class Config(command.Options):
     """Rewards are multiplied by it for learning, so that values are of the order of 1."""
     reset_at_points: bool = False
     """A reward other than 0 ends a path: what comes after the point was not its doing (Pong)."""
-    entropy: NotNegative = 0.0
-    """Weight of the policy's entropy, which keeps it exploring."""
     epsilon: Positive = 0.2
     """Clip range of Eq. (5.38)."""
     kl_target: Positive = 0.01

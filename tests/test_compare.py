@@ -1,9 +1,6 @@
 """Runs made by hand against a band made by hand, the command, and the bands that are shipped."""
 
-import csv
-import importlib
 import os
-import re
 import subprocess
 import sys
 
@@ -12,7 +9,6 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from benchmarks import bands
 from common import compare
 from common.command import UserError
 
@@ -145,69 +141,3 @@ def test_a_table_without_an_episode_and_a_picture_that_cannot_be_written(command
     (tmp_path / "image").write_text("a file")
     result = command("sac")
     assert result.returncode == 2 and "can't write" in result.stderr and result.stderr.count("\n") == 1
-
-
-# the bands
-
-
-def test_a_band_is_the_running_rewards_at_a_hundred_points(tmp_path):
-    """The second run was solved after 300 steps and stays where it was; rewards are kept to two decimals."""
-    tables = [
-        table(tmp_path / "a.csv", range(5, 1001, 5), np.arange(200) + 0.126),
-        table(tmp_path / "b.csv", [100, 300], [7, 8]),
-    ]
-    made = bands.band(tables)
-    assert made.steps.tolist() == list(range(10, 1001, 10))
-    assert made.running[:, 0].tolist() == [i + 0.13 for i in range(1, 200, 2)]
-    assert made.running[:, 1].tolist() == [7] * 29 + [8] * 71
-
-
-@pytest.mark.parametrize(("folder", "env"), SHIPPED)
-def test_each_shipped_band_reads_back_and_is_of_the_default_command(folder, env):
-    band = compare.read_band(folder, env)
-    assert band.running.shape == (100, 5) and (np.diff(band.steps) > 0).all()
-    lowest, highest = {"CartPole-v1": (1, 500), "Pendulum-v1": (-2000, 0)}[env]
-    assert lowest <= band.running.min() and band.running.max() <= highest
-    main = importlib.import_module(f"{folder}.main")
-    config = main.Config(**{"env": env, **main.PRESETS.get(env, {})})
-    length = {"CartPole-v1": 500, "Pendulum-v1": 200}[env] * max(1, getattr(config, "workers", 1))
-    budget = config.steps or config.episodes * length
-    if getattr(config, "solved", None):  # it stops there
-        assert band.steps[-1] <= budget + length
-        assert (band.running[-1] >= config.solved).any()
-    else:  # episodes that were under way are in no table
-        assert budget - length <= band.steps[-1] <= budget + length
-
-
-def test_the_first_environment_of_a_folder_has_a_band():
-    """Its curve is made of it; a3c's is the walker's, which has none."""
-    first = {(folder, envs[0]) for folder, envs in bands.ENVIRONMENTS.items() if folder != "a3c"}
-    assert first <= set(SHIPPED) <= {(folder, env) for folder, envs in bands.ENVIRONMENTS.items() for env in envs}
-
-
-def test_the_header_names_the_seeds():
-    for folder, env in SHIPPED:
-        with open(ROOT / folder / "bands" / f"{env}.csv", newline="") as file:
-            assert next(csv.reader(file)) == ["steps", *(f"seed_{seed}" for seed in range(5))]
-
-
-def test_finished_runs_are_not_run_again(monkeypatch, tmp_path):
-    """What stands in model/runs/ is taken; a run that fails leaves nothing there."""
-    monkeypatch.setattr(bands, "ROOT", tmp_path)
-    done = table(tmp_path / "model/runs/ppo_Pendulum-v1_0.csv", [200], [-1])
-    commands = []
-
-    def fake(command, **_):
-        commands.append([str(word) for word in command])
-        if command[-3] == "2":
-            raise subprocess.CalledProcessError(130, command)
-        table(type(tmp_path)(command[-1]) / "model/ppo/Pendulum-v1/episodes.csv", [400], [-2])
-
-    monkeypatch.setattr(bands.subprocess, "run", fake)
-    assert bands.episodes("ppo", "Pendulum-v1", 0) == done and not commands
-    assert compare.read_run(bands.episodes("ppo", "Pendulum-v1", 1), "").steps == [400]
-    words = " ".join(commands[0][1:])
-    assert re.search(r"ppo.main\.py --train --env Pendulum-v1 --seed 1 --out \S+$", words)
-    with pytest.raises(subprocess.CalledProcessError):
-        bands.episodes("ppo", "Pendulum-v1", 2)
-    assert len(list(done.parent.iterdir())) == 2

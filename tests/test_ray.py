@@ -59,12 +59,13 @@ def nodes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "mortal.py").write_text(MORTAL.format(folder=str(folder)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder))
+        patch.setenv("PYTHONPATH", str(folder))  # the commands of the tests inherit it, too
+        patch.setenv("JIT_COMPILE", "0")  # compiling in each of the processes takes longer than their updates
         patch.setenv("RAY_worker_niceness", "0")  # by default a busy machine would starve them
         nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
         nodes.add_node(num_cpus=1)
-    yield nodes.address, folder
-    nodes.shutdown()
+        yield nodes.address, folder
+        nodes.shutdown()
 
 
 @pytest.fixture
@@ -77,10 +78,10 @@ def cluster(nodes, request):
     return address, folder
 
 
-def run(algorithm, out, *flags, **environment):
+def run(algorithm, out, *flags, workers=2, **environment):
     """The finished command; `environment`: variables."""
     return subprocess.run(
-        [sys.executable, ROOT / algorithm / "main.py", "--train", "--workers", "2", "--out", out, *flags],
+        [sys.executable, ROOT / algorithm / "main.py", "--train", "--workers", str(workers), "--out", out, *flags],
         env=os.environ | environment,
         capture_output=True,
         text=True,
@@ -93,7 +94,7 @@ def test_two_nodes_learn_cartpole_and_go_on_when_a_worker_is_killed(cluster, tmp
     address, folder = cluster
     lr = ("--hidden", "64", "64", "--lr-a", "1e-3", "--lr-c", "2e-3")
     flags = ("--env", "mortal:Mortal-v0", "--ray", address, "--steps", "40000", "--n-steps", "40", *lr)
-    result = run(algorithm, tmp_path, *flags, PYTHONPATH=str(folder.parent))
+    result = run(algorithm, tmp_path, *flags)
     assert result.returncode == 0, result.stderr
     assert (folder / "killed").exists()
     nodes = [file.read_text() for file in folder.glob("*.process")]
@@ -106,8 +107,9 @@ def test_two_nodes_learn_cartpole_and_go_on_when_a_worker_is_killed(cluster, tmp
 
 
 def test_a_worker_that_raises_ends_the_run_with_its_error(cluster, tmp_path):
-    address, folder = cluster
-    result = run("a3c", tmp_path, "--env", "mortal:Broken-v0", "--ray", address, PYTHONPATH=str(folder.parent))
+    address, _ = cluster
+    flags = ("--env", "mortal:Broken-v0", "--ray", address)
+    result = run("a3c", tmp_path, *flags, workers=1)
     assert result.returncode == 1
     assert re.fullmatch(r"(.|\n)*\nRuntimeError: the pole broke\n", result.stderr)
 
@@ -124,8 +126,9 @@ def test_a_worker_that_raises_ends_the_run_with_its_error(cluster, tmp_path):
     ],
 )
 def test_what_is_no_number_ends_the_run_and_is_not_saved(cluster, tmp_path, env_id, flags, error):
-    address, folder = cluster
-    result = run("a3c", tmp_path, "--env", env_id, "--ray", address, *flags, PYTHONPATH=str(folder.parent))
+    address, _ = cluster
+    flags = ("--env", env_id, "--ray", address, *flags)
+    result = run("a3c", tmp_path, *flags, workers=1)
     assert result.returncode == 1
     model = tmp_path / "model/a3c" / env_id.replace(":", "-")
     # where the workers took half a minute to start, weights have been saved before that, and the message says so

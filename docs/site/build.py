@@ -109,7 +109,6 @@ class Site:
             for path, page in self.pages.items():
                 text = self.markdown(path, language)
                 self.page(language, page, path, text)
-            self._results(language)
             self._play(language)
             index = json.dumps(self.index[language], ensure_ascii=False)
             self.write(f"search-{language}.js", f"site.index = {index};\n")
@@ -188,29 +187,6 @@ class Site:
         return label[0].upper() + label[1:]
 
     # ---- The pages that are made of others
-
-    def _results(self, language):
-        """The table of README.md, and what each folder says under 'Results'."""
-        if "docs/results.md" in self.pages:
-            return
-        words = WORDS[language]
-        own = section(read(ROOT / "README.md"), self.markdown("README.md", language), "Folders")
-        table = "\n".join(line for line in own.splitlines() if line.startswith("|"))
-        parts = [(f"# {words['results']}\n\n{table}\n", "README.md")]
-        for folder, _ in self.folders:
-            path = f"{folder}/README.md"
-            own = section(read(ROOT / path), self.markdown(path, language), "Results")
-            title = plain(first_heading(self.markdown(path, language)))
-            parts.append((f"## [{title}](README{'.zh-CN' if language == 'zh' else ''}.md)\n{own}", path))
-        self._joined(language, "results.html", parts)
-
-    def _joined(self, language, page, parts):
-        bodies, headings = [], []
-        for text, path in parts:
-            body, found = self.render(language, page, path, text)
-            bodies.append(body)
-            headings += found
-        self.shell(language, page, headings, "".join(bodies))
 
     def _play(self, language):
         words = WORDS[language]["page-to-play-with"]
@@ -509,16 +485,6 @@ def read_formulas() -> dict:
     """formulas.toml by single numbers; what has two numbers is there under both."""
     with open(HERE / "formulas.toml", "rb") as file:
         return {number: tex for numbers, tex in tomllib.load(file).items() for number in numbers.split(", ")}
-
-
-def section(english: str, text: str, heading: str) -> str:
-    """What stands below a heading of the English page, in `text`, which has the same headings in the same order."""
-    headings = re.findall(r"^## (.*)$", english, re.M)
-    if heading not in headings:
-        raise MapError(
-            f"the page '{first_heading(english)}' has no section '{heading}', of which the site makes a page"
-        )
-    return re.split(r"^## .*$", text, flags=re.M)[headings.index(heading) + 1]
 
 
 def first_heading(text: str) -> str:

@@ -1,0 +1,149 @@
+"""What each folder reaches: the default commands with seeds 0 to 4, one at a time, and all that is made of these runs.
+
+make results                      all of them, about 45 minutes on two cores with nothing else to do
+make results ARGS="ppo sac"       some folders
+
+Writes the lines of results/learning.csv, with them the tables of docs/results.md, and for each folder and environment
+FOLDER/bands/ENVIRONMENT.csv and the weights of seed 0, FOLDER/pretrained/ENVIRONMENT/; of a folder's first environment
+also FOLDER/curve.png. A finished run is kept in model/runs/ and is not run again: a second call goes on where the first
+stopped, and without that folder all begins anew.
+"""
+
+import importlib.metadata
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+if __name__ == "__main__":  # instead of this folder, whose profile.py would pass for Python's own
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+
+from benchmarks import learning, report
+from common import command, compare
+
+ROOT = report.ROOT
+ENVIRONMENTS = {
+    "reinforce": ["CartPole-v1"],
+    "ac": ["CartPole-v1"],
+    "a2c": ["CartPole-v1", "Pendulum-v1"],
+    "a3c": ["CartPole-v1", "Pendulum-v1"],
+    "trpo": ["Pendulum-v1", "CartPole-v1"],
+    "ppo": ["Pendulum-v1", "CartPole-v1"],
+    "acktr": ["CartPole-v1", "Pendulum-v1"],
+    "ddpg": ["Pendulum-v1"],
+    "td3": ["Pendulum-v1"],
+    "sac": ["Pendulum-v1"],
+}
+CELLS = [(folder, env) for folder, environments in ENVIRONMENTS.items() for env in environments]
+SEEDS = range(5)
+
+
+def run(folder: str, env: str, seed: int) -> Path:
+    """Where the run's files are, and result.json with its line of the CSV; it is made if it isn't there yet."""
+    kept = ROOT / "model/runs" / f"{folder}_{env}_{seed}"
+    if not kept.exists():
+        with tempfile.TemporaryDirectory() as out:
+            seconds, reward = learning.run(folder, seed, ["--env", env], Path(out))
+            made = Path(out) / "model" / folder / env
+            steps = int(compare.read_run(made / "episodes.csv", "").steps[-1])
+            line = dict(folder=folder, env=env, seed=seed, steps=steps, seconds=round(seconds, 1), reward=reward)
+            line |= dict(date=time.strftime("%Y-%m-%d"), where=report.machine())
+            (made / "result.json").write_text(json.dumps(line))
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(made, kept)
+    return kept
+
+
+def band(tables: list[Path]) -> compare.Band:
+    """The runs' running rewards at a hundred points up to the end of the longest."""
+    runs = [compare.read_run(table, table.stem) for table in tables]
+    steps = np.linspace(0, max(run.steps[-1] for run in runs), 101)[1:].round()
+    return compare.Band(steps, np.stack([run.at(steps) for run in runs], 1))
+
+
+def write_band(made: compare.Band, path: Path) -> None:
+    """As `common/compare.py` reads it."""
+    path.parent.mkdir(exist_ok=True)
+    header = ",".join(["steps", *(f"seed_{seed}" for seed in SEEDS)])
+    np.savetxt(
+        path,
+        np.column_stack([made.steps, made.running]),
+        ["%d"] + ["%.2f"] * len(SEEDS),
+        ",",
+        header=header,
+        comments="",
+    )
+
+
+def ship(kept: Path, folder: Path) -> None:
+    """The run's weights, and its settings with a card: what these weights reach, and where they are from."""
+    line = json.loads((kept / "result.json").read_text())
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    card = {
+        "reward": line["reward"],
+        "episodes": 100,
+        "command": f"python {line['folder']}/main.py --train --env {line['env']} --seed {line['seed']}",
+        "steps": line["steps"],
+        "commit": commit.strip(),
+        "date": line["date"],
+        **{name: importlib.metadata.version(name) for name in ("tensorflow", "numpy", "gym")},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for weights in kept.glob("*.npz"):
+        if weights.name != "resume.npz":
+            shutil.copy(weights, folder)
+    config = json.loads((kept / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"card": card}, indent=2) + "\n")
+
+
+def table(lines: list[dict]) -> str:
+    """In Markdown: medians and the worst seed of each folder on each environment."""
+    text = ["| Folder | Environment | Median | Worst | Steps | Seconds |", "|---" * 6 + "|"]
+    for folder, env in CELLS:
+        runs = [line for line in lines if (line["folder"], line["env"]) == (folder, env)]
+        if runs:
+            reward, steps, seconds = (
+                sorted(float(line[key]) for line in runs) for key in ("reward", "steps", "seconds")
+            )
+            numbers = f"{statistics.median(reward):.1f} | {reward[0]:.1f} | {statistics.median(steps):,.0f}"
+            text.append(f"| {folder} | {env} | {numbers} | {statistics.median(seconds):.1f} |")
+    seeds, dates, where = (sorted({line[key] for line in lines}) for key in ("seed", "date", "where"))
+    return "\n".join([*text, "", f"Seeds: {report.span(seeds)}; {report.span(dates)}; {' / '.join(where)}."])
+
+
+def fill_pages(lines: list[dict]) -> None:
+    """Bring the tables of docs/results.md up to date, in both languages."""
+    for name, translate in (("results.md", str), ("results.zh-CN.md", report.chinese)):
+        page = ROOT / "docs" / name
+        text = report.between(page.read_text(encoding="utf-8"), "learning", translate(table(lines)))
+        page.write_text(text, encoding="utf-8")
+
+
+def main():
+    if unknown := {*sys.argv[1:]} - {*ENVIRONMENTS}:
+        raise command.UserError(f"there is no folder {' or '.join(sorted(unknown))}: {', '.join(ENVIRONMENTS)}")
+    path = ROOT / "benchmarks/results/learning.csv"
+    for folder, env in CELLS:
+        if folder in (sys.argv[1:] or ENVIRONMENTS):
+            runs = [run(folder, env, seed) for seed in SEEDS]
+            new = [json.loads((kept / "result.json").read_text()) for kept in runs]
+            others = [line for line in report.read(path) if (line["folder"], line["env"]) != (folder, env)]
+            report.write(path, sorted(others + new, key=lambda line: CELLS.index((line["folder"], line["env"]))))
+            made = band([kept / "episodes.csv" for kept in runs])
+            write_band(made, ROOT / folder / "bands" / f"{env}.csv")
+            if env == ENVIRONMENTS[folder][0] and folder != "a3c":  # its curve is the walker's
+                compare.draw(ROOT / folder / "curve.png", f"{folder}, {env}", made)
+            ship(runs[0], ROOT / folder / "pretrained" / env)
+            rewards = [line["reward"] for line in new]
+            print(f"{folder}, {env}: median {statistics.median(rewards):.1f}, worst {min(rewards):.1f}", flush=True)
+    fill_pages(report.read(path))
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,174 @@
+"""`make results` with runs made by hand, and what it has left in the repository: bands, cards, tables."""
+
+import csv
+import importlib
+import json
+import re
+import shutil
+import statistics
+import subprocess
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from test_compare import table
+from test_readmes import differences
+
+from benchmarks import learning, report, results
+from common import compare
+from common.command import UserError
+
+LINES = report.read(ROOT / "benchmarks/results/learning.csv")
+
+
+# made by hand
+
+
+def test_a_band_is_the_running_rewards_at_a_hundred_points(tmp_path):
+    """The second run was solved after 300 steps and stays where it was; rewards are kept to two decimals."""
+    tables = [
+        table(tmp_path / "a.csv", range(5, 1001, 5), np.arange(200) + 0.126),
+        table(tmp_path / "b.csv", [100, 300], [7, 8]),
+    ]
+    made = results.band(tables)
+    assert made.steps.tolist() == list(range(10, 1001, 10))
+    assert made.running[:, 0].tolist() == [i + 0.13 for i in range(1, 200, 2)]
+    assert made.running[:, 1].tolist() == [7] * 29 + [8] * 71
+
+
+@pytest.fixture
+def root(monkeypatch, tmp_path):
+    """A project with pages to fill, whose training takes no time: seed N ends at step 100 + N and with -10 N."""
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    monkeypatch.setattr(compare, "ROOT", tmp_path)
+    (tmp_path / "ppo").mkdir()
+    (tmp_path / "benchmarks/results").mkdir(parents=True)
+    (tmp_path / "docs").mkdir()
+    for name in ("results.md", "results.zh-CN.md"):
+        (tmp_path / "docs" / name).write_text("before\n<!-- learning -->\nstale\n<!-- end -->\nafter\n")
+    seeds = []
+
+    def run(folder, seed, flags, out):
+        assert flags == ["--env", flags[1]]
+        seeds.append((folder, flags[1], seed))
+        made = table(out / "model" / folder / flags[1] / "episodes.csv", [50, 100 + seed], [-50, -10 * seed]).parent
+        np.savez(made / "actor.npz", np.full(2, seed))
+        np.savez(made / "resume.npz", np.zeros(9))
+        (made / "config.json").write_text(json.dumps({"seed": seed}))
+        return 3.0 + seed, -10.0 * seed
+
+    monkeypatch.setattr(learning, "run", run)
+    return tmp_path, seeds
+
+
+def test_five_runs_become_a_table_bands_curves_and_weights(root, monkeypatch, capsys):
+    root, seeds = root
+    monkeypatch.setattr("sys.argv", ["results.py", "ppo"])
+    results.main()
+    assert seeds == [("ppo", env, seed) for env in ("Pendulum-v1", "CartPole-v1") for seed in range(5)]
+    assert capsys.readouterr().out.splitlines()[0] == "ppo, Pendulum-v1: median -20.0, worst -40.0"
+    for name, row in (
+        ("results.md", "| ppo | Pendulum-v1 | -20.0 | -40.0 | 102 | 5.0 |"),
+        ("results.zh-CN.md", "| 文件夹 | 环境 | 中位数 | 最差 | 步数 | 秒 |"),
+    ):
+        page = (root / "docs" / name).read_text()
+        assert row in page and "stale" not in page and page.startswith("before") and page.endswith("after\n")
+    band = compare.read_band("ppo", "CartPole-v1")
+    assert band.running[-1].tolist() == [0, -10, -20, -30, -40] and band.steps[-1] == 104
+    assert (root / "ppo/curve.png").read_bytes().startswith(b"\x89PNG")
+    shipped = root / "ppo/pretrained/Pendulum-v1"
+    assert sorted(path.name for path in shipped.iterdir()) == ["actor.npz", "config.json"]
+    assert np.load(shipped / "actor.npz")["arr_0"].tolist() == [0, 0]
+    config = json.loads((shipped / "config.json").read_text())
+    assert config["seed"] == 0
+    assert config["card"]["reward"] == 0 and config["card"]["steps"] == 100
+    assert config["card"]["command"] == "python ppo/main.py --train --env Pendulum-v1 --seed 0"
+    results.main()
+    assert len(seeds) == 10  # finished runs are not run again
+    lines = (root / "benchmarks/results/learning.csv").read_text()
+    shutil.rmtree(root / "model/runs/ppo_Pendulum-v1_3")
+    results.main()
+    assert (root / "benchmarks/results/learning.csv").read_text() == lines
+    assert seeds[10:] == [("ppo", "Pendulum-v1", 3)]
+
+
+def test_a_run_that_fails_leaves_nothing_that_counts_as_finished(root, monkeypatch):
+    def fail(folder, seed, flags, out):
+        raise subprocess.CalledProcessError(130, folder)
+
+    monkeypatch.setattr(learning, "run", fail)
+    with pytest.raises(subprocess.CalledProcessError):
+        results.run("ppo", "Pendulum-v1", 0)
+    assert not [*root[0].glob("model/runs/*")]
+
+
+def test_a_folder_that_is_none(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["results.py", "ppo", "dqn"])
+    with pytest.raises(UserError, match=r"^there is no folder dqn: reinforce, ac, "):
+        results.main()
+
+
+def test_a_table_in_two_languages():
+    line = dict(folder="sac", env="Pendulum-v1", steps="1000", seconds="2", date="2026-01-31", where="P, 2 cores")
+    lines = [line | dict(seed=str(i), reward=str(r)) for i, r in enumerate((-3, -1, -9))]
+    english = results.table(lines)
+    assert "| sac | Pendulum-v1 | -3.0 | -9.0 | 1,000 | 2.0 |" in english
+    assert english.endswith("\n\nSeeds: 0 to 2; 2026-01-31; P, 2 cores.")
+    assert differences(f"# T\n\n{english}", f"# T\n\n{report.chinese(english)}") == []
+    assert not set(re.findall("[A-Za-z]{4,}", report.chinese(english))) - {"Pendulum"}
+
+
+# in the repository
+
+
+def test_the_results_are_of_five_seeds_each():
+    assert [(line["folder"], line["env"], line["seed"]) for line in LINES] == [
+        (*cell, str(seed)) for cell in results.CELLS for seed in range(5)
+    ]
+
+
+def test_the_pages_hold_the_table():
+    for name, translate in (("results.md", str), ("results.zh-CN.md", report.chinese)):
+        assert translate(results.table(LINES)) in (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("folder", results.ENVIRONMENTS)
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+def test_the_readme_has_these_medians_and_times(folder, page):
+    """In the order of the environments; what follows them is of single, long runs."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    *_, rewards, times = re.search(rf"^\| \[{folder}\].*\|$", text, re.M)[0].strip("| ").split(" | ")
+    for env in results.ENVIRONMENTS[folder]:
+        runs = [line for line in LINES if (line["folder"], line["env"]) == (folder, env)]
+        reward, seconds = (statistics.median(float(line[key]) for line in runs) for key in ("reward", "seconds"))
+        assert re.search(rf"{env} (-?\d+)", rewards)[1] == f"{reward:.0f}"
+        assert re.match(r"(\d+)", times)[1] == f"{seconds:.0f}"
+        times = re.sub(r"^\d+ \S+?[,，]? *(?=\d|$)", "", times)
+
+
+@pytest.mark.parametrize(("folder", "env"), results.CELLS)
+def test_each_shipped_band_reads_back_and_is_of_the_default_command(folder, env):
+    with open(ROOT / folder / "bands" / f"{env}.csv", newline="") as file:
+        assert next(csv.reader(file)) == ["steps", *(f"seed_{seed}" for seed in range(5))]
+    band = compare.read_band(folder, env)
+    assert band.running.shape == (100, 5) and (np.diff(band.steps) > 0).all()
+    lowest, highest = {"CartPole-v1": (1, 500), "Pendulum-v1": (-2000, 0)}[env]
+    assert lowest <= band.running.min() and band.running.max() <= highest
+    main = importlib.import_module(f"{folder}.main")
+    config = main.Config(**{"env": env, **main.PRESETS.get(env, {})})
+    length = {"CartPole-v1": 500, "Pendulum-v1": 200}[env] * max(1, getattr(config, "workers", 1))
+    budget = config.steps or config.episodes * length
+    if getattr(config, "solved", None):  # it stops there
+        assert band.steps[-1] <= budget + length
+        assert (band.running[-1] >= config.solved).any()
+    else:  # episodes that were under way are in no table
+        assert budget - length <= band.steps[-1] <= budget + length
+
+
+@pytest.mark.parametrize(("folder", "env"), results.CELLS)
+def test_each_cell_has_the_weights_of_seed_0_and_a_card(folder, env):
+    config = json.loads((ROOT / folder / "pretrained" / env / "config.json").read_text())
+    (line,) = (line for line in LINES if (line["folder"], line["env"], line["seed"]) == (folder, env, "0"))
+    assert (config["env"], config["seed"]) == (env, 0)
+    assert config["card"]["reward"] == float(line["reward"]) and config["card"]["steps"] == int(line["steps"])
+    assert config["card"]["command"] == f"python {folder}/main.py --train --env {env} --seed 0"
