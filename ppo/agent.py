@@ -42,7 +42,7 @@ class PPO:
         method="clip",
         *,
         gamma=0.97,
-        gae_lambda=0.95,
+        gae_lambda=0.9,
         lr_a=1e-3,
         lr_c=2e-3,
         end_lr=0.0,

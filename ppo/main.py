@@ -35,7 +35,7 @@ class Config(command.Options):
     """With --workers: environments, of which each takes its share of the batch."""
     gamma: Fraction = 0.97
     """Discount of rewards."""
-    gae_lambda: Fraction = 0.95
+    gae_lambda: Fraction = 0.9
     """Decay of the advantage estimate; 1 is the book's sum of all rewards to come."""
     lr_a: Positive = 1e-3
     """Learning rate of the actor."""
@@ -78,6 +78,7 @@ PONG = dict(
     batch_size=16_384,
     workers=os.cpu_count() or 1,
     gamma=0.99,
+    gae_lambda=0.95,
     lr_a=7e-4,
     lr_c=7e-4,
     a_update_epochs=4,
@@ -91,7 +92,7 @@ PONG = dict(
     running=0.99,
 )
 PRESETS = {
-    "CartPole-v1": dict(gamma=0.98, steps=80_000),
+    "CartPole-v1": dict(gamma=0.98, gae_lambda=0.95, steps=80_000),
     "Pong-v0": PONG,
     "PongDeterministic-v4": PONG,
 }

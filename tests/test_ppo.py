@@ -470,6 +470,6 @@ def greedy_mean(agent, env_id, episodes):
 def test_learns(tmp_path, env_id, method, at_least):
     config = Config(**{"env": env_id, "method": method, "out": tmp_path, **PRESETS.get(env_id, {})})
     env = environments.make(env_id, 0)
-    agent = PPO(*environments.dimensions(env), **command.keywords(config, PPO))
+    agent = PPO(*environments.dimensions(env), **command.keywords(config, PPO), total_steps=config.steps)
     train(config, agent, env)
     assert greedy_mean(agent, env_id, 50) >= at_least
