@@ -15,8 +15,8 @@ if sys.platform.startswith("linux"):  # SDL complains on machines without a desk
 def quiet(message: str = ""):
     """Hold back all that the block writes to standard error; show it only if the block raises.
 
-    C++ code writes to the file descriptor itself, so that is what is redirected. A notebook's sys.stderr leads elsewhere,
-    and the block gets the original one.
+    C++ code writes to the file descriptor itself, so that is what is redirected. A notebook's sys.stderr leads
+    elsewhere, and the block gets the original one.
     message: shown on a terminal as long as the block runs.
     """
     sys.stderr.flush()
