@@ -3,6 +3,7 @@
 # make test | lint | mutants | bench | docs-test | clean      (make mutants ARGS="ppo sac": those folders')
 #                        (make bench ARGS="ppo --kind solve": see benchmarks/README.md)
 # make results           what each folder reaches, and its weights, bands and curves, from 75 runs (make results ARGS="ppo sac")
+# make notebooks         runs them from top to bottom and writes what comes out into them
 # make docs              the site, in site/: each formula beside its lines, policies to play with
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 PEERS ?= .venv-bench
 DOCS ?= .venv-docs
 
-.PHONY: train test lint mutants bench results docs docs-test clean
+.PHONY: train test lint mutants bench results notebooks docs docs-test clean
 
 train: $(VENV)/installed
 	$(BIN)/python $(ALG)/main.py --train $(ARGS)
@@ -34,6 +35,9 @@ bench: $(VENV)/installed-dev $(PEERS)/installed
 results: $(VENV)/installed
 	$(BIN)/python benchmarks/results.py $(ARGS)
 
+notebooks: $(VENV)/installed-dev
+	$(BIN)/python notebooks/execute.py
+
 docs: $(DOCS)/installed
 	$(DOCS)/bin/python docs/site/build.py
 
@@ -50,7 +54,7 @@ $(VENV)/installed: requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed requirements/dev.txt
+$(VENV)/installed-dev: $(VENV)/installed requirements/dev.txt requirements/notebooks.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
 	touch $@
 

@@ -13,6 +13,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 if __name__ == "__main__":  # works from any folder; this one's modules are common's
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -111,8 +112,11 @@ def read_band(algorithm: str, env: str) -> Band:
     return Band(steps, np.transpose(running))
 
 
-def draw(path: Path, title: str, band: Band, runs: Sequence[Run] = ()) -> None:
-    """Write the picture of the band and the runs. The axis of time is the first run's, at its mean speed."""
+def draw(path: Path | BinaryIO, title: str, band: Band, runs: Sequence[Run] = ()) -> None:
+    """Write the picture of the band and the runs, to a path or an open file.
+
+    The axis of time is the first run's, at its mean speed.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")

@@ -77,6 +77,8 @@ def loading():
             import tensorflow_probability  # noqa: F401  if it is there before TensorFlow, its experiments are not loaded
 
             yield
+            if tensorlayer := sys.modules.get("tensorlayer"):
+                tensorlayer.logging.set_verbosity(tensorlayer.logging.WARN)  # in a notebook it would tell of each layer
         finally:
             sys.meta_path.remove(later)
             gc.enable()

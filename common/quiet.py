@@ -15,14 +15,15 @@ if sys.platform.startswith("linux"):  # SDL complains on machines without a desk
 def quiet(message: str = ""):
     """Hold back all that the block writes to standard error; show it only if the block raises.
 
-    C++ code writes to the file descriptor itself, so that is what is redirected.
+    C++ code writes to the file descriptor itself, so that is what is redirected. A notebook's sys.stderr leads
+    elsewhere, and the block gets the original one.
     message: shown on a terminal as long as the block runs.
     """
     sys.stderr.flush()
     terminal = os.dup(2)
     message = message if os.isatty(terminal) else ""
     os.write(terminal, message.encode())
-    with tempfile.TemporaryFile() as held:
+    with tempfile.TemporaryFile() as held, contextlib.redirect_stderr(sys.__stderr__):
         os.dup2(held.fileno(), 2)
         try:
             yield

@@ -1,6 +1,7 @@
 """What is not the algorithm: acting copies, weights on disk, environments, compiling, checkpoints, films."""
 
 import importlib
+import io
 import os
 import signal
 import subprocess
@@ -574,6 +575,15 @@ def test_quiet_holds_back_what_c_code_writes_and_shows_it_on_failure(capfd):
         os.write(2, b"reason\n")
         raise KeyError
     assert "reason" in capfd.readouterr().err
+
+
+def test_quiet_holds_back_what_python_writes_where_stderr_is_not_the_descriptor(monkeypatch):
+    """As in a notebook."""
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with quiet():
+        print("noise", file=sys.stderr)
+    print("after", file=sys.stderr)
+    assert sys.stderr.getvalue() == "after\n"
 
 
 def test_an_environment_that_takes_no_render_mode_is_played_all_the_same(tmp_path, capsys, monkeypatch):
