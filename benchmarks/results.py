@@ -1,6 +1,6 @@
 """What each folder reaches: the default commands with seeds 0 to 4, one at a time, and all that is made of these runs.
 
-make results                      all of them, about 45 minutes on two cores with nothing else to do
+make results                      all of them, 35 minutes on two cores
 make results ARGS="ppo sac"       some folders
 
 Writes the lines of results/learning.csv, with them the tables of docs/results.md, and for each folder and environment

@@ -106,7 +106,7 @@ def test_runs_are_read_compared_and_drawn_in_any_folder(command, tmp_path):
     ("flags", "message"),
     [
         (["ppo"], "there is no model/ppo/Pendulum-v1/episodes.csv: run with --train first"),
-        (["pppo"], "no band of 'pppo' (there are: a2c, ac"),
+        (["pppo"], "no band of 'pppo' (there are: a2c, a3c"),
         (
             ["ppo", "--env", "BipedalWalker-V2"],
             "ppo has no band for BipedalWalker-v3 (shipped: CartPole-v1, Pendulum-v1)",
