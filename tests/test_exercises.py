@@ -10,7 +10,7 @@ from conftest import ROOT
 
 from common import command, compare
 
-FOLDERS = ["a2c", "a3c", "ac", "acktr", "ddpg", "ppo", "reinforce", "sac", "td3", "trpo"]
+FOLDERS = sorted(path.parent.name for path in ROOT.glob("*/main.py"))
 SECTION = re.compile(r"^## (?:Things to try|动手试试)\n(.*?)(?=^## |\Z)", re.M | re.S)
 
 
