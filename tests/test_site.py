@@ -179,6 +179,8 @@ def value(folder, agent, state, action):
         return float(critic(np.concatenate([state, action], 1))[0, 0])
     if folder == "ac":
         return float(agent.critic.model(state)[0, 0])
+    if folder == "a3c":
+        return float(agent.get_value(state)[0])
     return agent.get_value(state[0]) if folder in ("a2c", "acktr") else float(agent.value(state)[0, 0])
 
 
