@@ -2,7 +2,8 @@
 # make train ALG=ppo ARGS="--env CartPole-v1"       another algorithm, other flags
 # make test | lint | mutants | bench | docs-test | clean      (make mutants ARGS="ppo sac": those folders')
 #                        (make bench ARGS="ppo --kind solve": see benchmarks/README.md)
-# make results           what each folder reaches, and its weights, bands and curves, from 75 runs (make results ARGS="ppo sac")
+# make results           what each folder reaches, and its weights, bands and curves, from 75 runs
+#                        (make results ARGS="ppo sac": those folders')
 # make notebooks         runs them from top to bottom and writes what comes out into them
 # make docs              the site, in site/: each formula beside its lines, policies to play with
 

@@ -48,16 +48,32 @@ def run(folder: str, env: str, seed: int) -> Path:
     """Where the run's files are, and result.json with its line of the CSV; it is made if it isn't there yet."""
     kept = ROOT / "model/runs" / f"{folder}_{env}_{seed}"
     if not kept.exists():
-        with tempfile.TemporaryDirectory() as out:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as out:
             seconds, reward = learning.run(folder, seed, ["--env", env], Path(out))
             made = Path(out) / "model" / folder / env
             steps = int(compare.read_run(made / "episodes.csv", "").steps[-1])
             line = dict(folder=folder, env=env, seed=seed, steps=steps, seconds=round(seconds, 1), reward=reward)
             line |= dict(date=time.strftime("%Y-%m-%d"), where=report.machine())
             (made / "result.json").write_text(json.dumps(line))
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(made, kept)
+            config = json.loads((made / "config.json").read_text()) | {"card": card(line)}
+            (made / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+            made.rename(kept)
     return kept
+
+
+def card(line: dict) -> dict:
+    """What the weights of the run that has just ended reach, and where they are from."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    return {
+        "reward": line["reward"],
+        "episodes": 100,
+        "command": f"python {line['folder']}/main.py --train --env {line['env']} --seed {line['seed']}",
+        "steps": line["steps"],
+        "commit": commit.strip(),
+        "date": line["date"],
+        **{name: importlib.metadata.version(name) for name in ("tensorflow", "numpy", "gym")},
+    }
 
 
 def band(tables: list[Path]) -> compare.Band:
@@ -71,35 +87,16 @@ def write_band(made: compare.Band, path: Path) -> None:
     """As `common/compare.py` reads it."""
     path.parent.mkdir(exist_ok=True)
     header = ",".join(["steps", *(f"seed_{seed}" for seed in SEEDS)])
-    np.savetxt(
-        path,
-        np.column_stack([made.steps, made.running]),
-        ["%d"] + ["%.2f"] * len(SEEDS),
-        ",",
-        header=header,
-        comments="",
-    )
+    rows = np.column_stack([made.steps, made.running])
+    np.savetxt(path, rows, ["%d"] + ["%.2f"] * len(SEEDS), ",", header=header, comments="")
 
 
 def ship(kept: Path, folder: Path) -> None:
-    """The run's weights, and its settings with a card: what these weights reach, and where they are from."""
-    line = json.loads((kept / "result.json").read_text())
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
-    card = {
-        "reward": line["reward"],
-        "episodes": 100,
-        "command": f"python {line['folder']}/main.py --train --env {line['env']} --seed {line['seed']}",
-        "steps": line["steps"],
-        "commit": commit.strip(),
-        "date": line["date"],
-        **{name: importlib.metadata.version(name) for name in ("tensorflow", "numpy", "gym")},
-    }
+    """The run's weights, and its settings with the card."""
     folder.mkdir(parents=True, exist_ok=True)
-    for weights in kept.glob("*.npz"):
-        if weights.name != "resume.npz":
-            shutil.copy(weights, folder)
-    config = json.loads((kept / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"card": card}, indent=2) + "\n")
+    for file in [kept / "config.json", *kept.glob("*.npz")]:
+        if file.name != "resume.npz":
+            shutil.copy(file, folder)
 
 
 def table(lines: list[dict]) -> str:
