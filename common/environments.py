@@ -38,7 +38,8 @@ NO_UNHEALTHY = "-no-unhealthy"  # after an id: the same environment, in which an
 _FALLING = [f"{name}-{version}" for name in ("Ant", "Hopper", "Humanoid", "Walker2d") for version in ("v4", "v5")]
 MUJOCO = ["HalfCheetah-v4", "HalfCheetah-v5", *_FALLING]
 BULLET = ["HalfCheetahBulletEnv-v0", "AntBulletEnv-v0"]
-for _id in [*MUJOCO, *BULLET, *(env_id + NO_UNHEALTHY for env_id in _FALLING)]:
+RUNNERS = MUJOCO + BULLET
+for _id in [*RUNNERS, *(env_id + NO_UNHEALTHY for env_id in _FALLING)]:
     gym.envs.registry.pop(_id, None)
     _module = "common.bullet:make" if _id in BULLET else "common.mujoco:make"
     gym.register(_id, _module, max_episode_steps=1000, kwargs={"env_id": _id})

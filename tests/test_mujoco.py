@@ -209,6 +209,17 @@ def test_no_unhealthy_where_no_fall_ends_an_episode(monkeypatch, env_id):
         parse(monkeypatch, "sac", "--train", "--env", env_id, "--no-unhealthy")
 
 
+# presets
+
+
+@pytest.mark.parametrize("folder, steps", {"a2c": 20e6, "acktr": 5e6, "ddpg": 1e6, "sac": 1e6, "td3": 1e6}.items())
+def test_one_preset_for_all_that_runs(monkeypatch, folder, steps):
+    presets = [parse(monkeypatch, folder, "--train", "--env", env_id).run_settings() for env_id in environments.RUNNERS]
+    assert {preset.pop("env") for preset in presets} == set(environments.RUNNERS)
+    assert all(preset == presets[0] for preset in presets)
+    assert (presets[0]["steps"], presets[0]["episodes"], presets[0]["gamma"]) == (steps, None, 0.99)
+
+
 # the optional packages
 
 
@@ -223,7 +234,7 @@ def test_without_the_package_there_is_one_line_that_says_what_to_install(monkeyp
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setattr(sys, "argv", ["main.py", "--train", "--env", env_id])
     with pytest.raises(
-        UserError, match=f"{env_id} needs .*{package}.*; pip install -r requirements/{file}.txt"
+        UserError, match=f"^{env_id} needs a package that is not installed: .*; pip install -r requirements/{file}.txt"
     ) as error:
         importlib.import_module(f"{folder}.main").main()
     assert "\n" not in str(error.value)
