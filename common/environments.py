@@ -13,6 +13,10 @@ import numpy as np
 from common.command import UserError
 from common.quiet import quiet
 
+# SDL would draw its windows with OpenGL, and where that is software (a remote desktop, a virtual machine), it crashes
+# beside TensorFlow: each brings an LLVM of its own along.
+os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
+
 with quiet():  # gym 0.26.2 prints a banner
     import gym
     from gym.envs.classic_control import acrobot
