@@ -52,7 +52,7 @@ except ImportError as error:
 class Bullet(gym.Wrapper):
     """An environment of PyBullet with today's `reset`, `step` and `render`."""
 
-    metadata: ClassVar = {"render_modes": ["human", "rgb_array"], "render_fps": 60}
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 60}
     render_mode = None
 
     def __init__(self, env, render_mode: str | None):
@@ -71,11 +71,14 @@ class Bullet(gym.Wrapper):
         return state, reward, done, False, info
 
     def render(self):
-        """uint8 [240, 320, 3]; None if there is a window."""
-        return self.env.render("rgb_array") if self.render_mode == "rgb_array" else None
+        """uint8 [240, 320, 3], by PyBullet's own renderer, which needs no OpenGL."""
+        return self.env.render("rgb_array")
 
 
-def make(env_id: str, render_mode: str | None = None) -> Bullet:
-    """PyBullet's environment; gym's entry point. 'AntBulletEnv-v0' is the class AntBulletEnv."""
-    env = getattr(locomotion, env_id.removesuffix("-v0"))(render=render_mode == "human")
-    return Bullet(env, render_mode)
+def make(env_id: str, render_mode: str | None = None) -> gym.Env:
+    """PyBullet's environment; gym's entry point. 'AntBulletEnv-v0' is the class AntBulletEnv.
+
+    A window shows what a film does: PyBullet's own, in software OpenGL, and TensorFlow bring each other down.
+    """
+    env = Bullet(getattr(locomotion, env_id.removesuffix("-v0"))(), render_mode and "rgb_array")
+    return gym.wrappers.HumanRendering(env) if render_mode == "human" else env

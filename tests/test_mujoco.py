@@ -3,13 +3,16 @@
 import importlib
 import importlib.util
 import itertools
+import os
 import signal
+import subprocess
 import sys
 
 import gym
 import imageio
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from common import checkpoint, command, environments, playing
 from common.command import Options, UserError
@@ -272,6 +275,36 @@ def test_films_without_a_display(tmp_path, monkeypatch, env_id, shape, capfd):
 
 
 @mujoco
-def test_what_is_shown_is_played_as_what_is_not():
-    shown, plain = environments.make("Ant-v4", 0, "rgb_array"), environments.make("Ant-v4", 0)
-    np.testing.assert_array_equal(spin(shown, 50), spin(plain, 50))
+def test_pictures_follow_the_ant_and_change_nothing():
+    env, plain = environments.make("Ant-v4", 0, "rgb_array"), environments.make("Ant-v4", 0)
+    env.reset(), plain.reset()
+    for each in (env, plain):
+        each.unwrapped.data.qpos[:2] = 30, 40
+    try:
+        picture = env.render()
+    except UserError as error:
+        pytest.skip(str(error))
+    red, green, blue = picture[195, 240].astype(int)
+    assert picture.shape == (320, 480, 3) and red > green > blue + 30  # the ant is brown, the floor is not
+    np.testing.assert_array_equal(spin(env, 50), spin(plain, 50))
+    env.close()
+
+
+@mujoco
+def test_the_process_that_plays_loads_no_opengl():
+    """TensorFlow is in it, so MUJOCO_GL is for the one that draws."""
+    script = (
+        "import os, sys; from common import environments; environments.make('Ant-v4', 0, 'rgb_array')\n"
+        "from common.mujoco import _renderers; print('OpenGL' in sys.modules, _renderers())"
+    )
+    words = [sys.executable, "-c", script]
+    result = subprocess.run(words, cwd=ROOT, env=os.environ | {"MUJOCO_GL": "osmesa"}, capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("False ['osmesa']\n", "")
+
+
+@mujoco
+def test_where_nothing_draws_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "nothing")
+    env = environments.make("HalfCheetah-v4", 0, "rgb_array")
+    with pytest.raises(UserError, match=r"nothing here draws MuJoCo's pictures.* apt-get install libosmesa6$"):
+        env.render()
