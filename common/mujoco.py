@@ -1,16 +1,19 @@
 """MuJoCo for gym: Gymnasium's environments, with their pictures drawn by another process."""
 
+import contextlib
 import os
+import pickle
 import signal
+import subprocess
 import sys
 import warnings
-from multiprocessing import Pipe, get_context
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
 
 from common.command import UserError
-from common.environments import NO_UNHEALTHY, gym  # without gym's banner: the process that draws begins here
+from common.environments import NO_UNHEALTHY, gym
 
 try:
     with mock.patch.dict(os.environ, MUJOCO_GL="disable"):  # no OpenGL beside TensorFlow: see Drawn
@@ -24,7 +27,7 @@ class Drawn(gym.Wrapper):
     """An environment whose pictures another process draws, told where the joints are and how fast.
 
     OpenGL in software (OSMesa, and Mesa's EGL) and TensorFlow bring LLVM along, each its own: together in one process
-    they crash. The other one never loads TensorFlow, and it ends with this one.
+    they crash. The other one is this module as a program, without TensorFlow, and it ends with this process.
     """
 
     render_mode = "rgb_array"
@@ -35,24 +38,32 @@ class Drawn(gym.Wrapper):
 
     def render(self) -> np.ndarray:
         """uint8 [320, 480, 3]. Raises UserError if nothing here can draw."""
-        joints = self.unwrapped.data.qpos.copy(), self.unwrapped.data.qvel.copy()
         if self.painter:
-            self.painter.send(joints)
-            return self.painter.recv()
+            return self._picture()
         for renderer in _renderers():  # the first that works
-            self.painter, theirs = Pipe()
-            get_context("spawn").Process(target=_paint, args=(theirs, self.env_id, renderer), daemon=True).start()
-            theirs.close()  # so that the pipe ends with the process that has it
+            self.painter = subprocess.Popen(
+                [sys.executable, "-m", "common.mujoco", self.env_id],
+                cwd=Path(__file__).parents[1],
+                env=os.environ | {"MUJOCO_GL": renderer},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # that something does not work is what it is there to find out
+            )
             try:
-                self.painter.send(joints)
-                return self.painter.recv()
+                return self._picture()
             except (EOFError, OSError):
-                self.painter = None
+                self.close()
         raise UserError("nothing here draws MuJoCo's pictures; on Debian and Ubuntu: apt-get install libosmesa6")
+
+    def _picture(self) -> np.ndarray:
+        pickle.dump((self.unwrapped.data.qpos, self.unwrapped.data.qvel), self.painter.stdin)
+        self.painter.stdin.flush()
+        return pickle.load(self.painter.stdout)
 
     def close(self):
         if self.painter:
-            self.painter.close()
+            self.painter.communicate()  # which closes its input, and so it ends
+            self.painter = None
         self.env.close()
 
 
@@ -63,20 +74,17 @@ def _renderers() -> list[str]:
     return ["egl", "osmesa"] if sys.platform.startswith("linux") else ["glfw"]
 
 
-def _paint(pipe, env_id: str, renderer: str) -> None:
-    """The process that draws: joints in, pictures out, until the pipe ends."""
+def _paint(env_id: str) -> None:
+    """The process that draws: joints come in, pictures go out, until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that plays
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # that something does not work is what it is there to find out
-    os.environ["MUJOCO_GL"] = renderer
     env = gymnasium.make(env_id, render_mode="rgb_array", width=480, height=320, camera_name="track").unwrapped
     # The processor needs 12 ms a picture so, and five times as many with what they are at first.
     env.model.vis.quality.offsamples, env.model.vis.quality.shadowsize = 0, 1024
-    try:
+    with contextlib.suppress(EOFError):
         while True:
-            env.set_state(*pipe.recv())
-            pipe.send(env.render())
-    except EOFError:
-        pass
+            env.set_state(*pickle.load(sys.stdin.buffer))
+            pickle.dump(env.render(), sys.stdout.buffer)
+            sys.stdout.buffer.flush()
 
 
 def make(env_id: str, render_mode: str | None = None):
@@ -90,3 +98,7 @@ def make(env_id: str, render_mode: str | None = None):
         return env
     env = Drawn(env, env_id)
     return gym.wrappers.HumanRendering(env) if render_mode == "human" else env
+
+
+if __name__ == "__main__":
+    _paint(sys.argv[1])

@@ -82,7 +82,7 @@ def _gif(frames: list[np.ndarray], duration: float) -> bytes:
     duration: of a frame, in milliseconds.
     """
     some = Image.fromarray(np.concatenate(frames[:: 1 + len(frames) // 20]))
-    colours = some.quantize(COLOURS, Image.Quantize.MAXCOVERAGE)  # and not the most frequent, which are the floor's
+    colours = some.quantize(COLOURS, kmeans=3)  # without these three rounds what is small gets the floor's colours
     images = [Image.fromarray(frame).quantize(palette=colours, dither=Image.Dither.NONE) for frame in frames]
     while True:
         file = io.BytesIO()
