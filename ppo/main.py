@@ -63,6 +63,10 @@ class Config(command.Options):
     """lambda of Eq. (5.37) at the start; it adapts."""
     mean: Literal["linear", "tanh"] = "linear"
     """Of the Gaussian policy; tanh, the book's, keeps it within the actions' bounds."""
+    log_std: float = 0.0
+    """Logarithm of the Gaussian policy's deviation at the start."""
+    normalising: bool = False
+    """Bring states to mean 0 and deviation 1."""
     act: Literal["tanh", "relu"] = "tanh"
     """Of the hidden layers; relu is the book's."""
     hidden: tuple[Count, ...] = (64, 64)

@@ -6,7 +6,7 @@ import scipy.linalg
 import tensorflow as tf
 from scipy import stats
 
-from common import environments
+from common import environments, vectors
 from common.command import UserError, keywords
 from trpo.agent import TRPO, GAE_Buffer
 from trpo.main import PRESETS, Config, train
@@ -493,6 +493,31 @@ def test_save_and_load_bring_back_the_log_std_too(tmp_path, hdf5):
     action, _, _, mean, _ = agent.get_action(np.ones(3), greedy=True)
     np.testing.assert_array_equal(action, mean)
     np.testing.assert_array_equal(other.get_action(np.ones(3), greedy=True)[0], action)
+
+
+def test_normalising_is_learning_from_states_of_mean_0_and_deviation_1(tmp_path):
+    settings = dict(log_std=-0.5, batch_size=49, minibatch_size=7, seed=1)
+    agent, twin = TRPO(3, 2, BOUND, normalising=True, **settings), TRPO(3, 2, BOUND, **settings)
+    assert agent.log_std_now == pytest.approx(-0.5)
+    before, batch = np.random.default_rng(0).normal([5, -2, 0], [2, 1, 30], (2, 50, 3)).astype(np.float32)
+    mean, std = before.mean(0), before.std(0)
+    agent.normaliser.update(before)
+    for learner, states in (agent, batch), (twin, (batch - mean) / std):
+        for t, state in enumerate(states[:-1]):
+            action, *rest = learner.get_action(state)
+            learner.buf.store(state, action, t % 3, *rest)
+        learner.finish_path(False, states[-1])
+        learner.update()  # by the statistics that it acted with
+    for name in "actor", "critic":
+        mine, its = (vectors.join(getattr(each, name).all_weights) for each in (agent, twin))
+        np.testing.assert_allclose(mine, its, atol=1e-4)
+    np.testing.assert_allclose(agent.normaliser.mean, np.concatenate([before, batch[:-1]]).mean(0), rtol=1e-5)
+    agent.save(tmp_path)
+    other = TRPO(3, 2, BOUND, normalising=True)
+    other.load(tmp_path)
+    np.testing.assert_array_equal(other.policy(batch), agent.policy(batch))
+    with pytest.raises(UserError, match="another network: its weights differ in count, mean, var"):
+        twin.load(tmp_path)
 
 
 def test_discrete_surrogate_and_divergence():
