@@ -444,7 +444,6 @@ def run_training(tmp_path, resume=False, **settings):
     return np.concatenate([w.numpy().ravel() for w in (*agent.actor_weights, *agent.critic.all_weights)])
 
 
-@pytest.mark.usefixtures("without_xla")
 def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path):
     whole = run_training(tmp_path / "a", steps=2000)
     again = run_training(tmp_path / "b", steps=1000)
@@ -486,6 +485,7 @@ def greedy_mean(agent, env_id, episodes):
     return total / episodes
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize(
     "env_id, method, at_least",
     [("Pendulum-v1", "clip", -250), ("Pendulum-v1", "penalty", -250), ("CartPole-v1", "clip", 475)],

@@ -354,6 +354,7 @@ def test_value_fit_5_34():
 # the run
 
 
+@pytest.mark.xla
 def test_200_updates_keep_the_constraint_and_never_worsen_the_surrogate():
     env = environments.make("Pendulum-v1", 0)
     agent = TRPO(3, 1, np.float32([2]), batch_size=400, hidden=(16,), c_update_epochs=2)
@@ -472,7 +473,6 @@ def test_a_mean_through_tanh_stays_within_the_bounds(tmp_path):
     assert TRPO(3, 2, None, mean="tanh", hidden=(4,)).actor.all_layers[-1].act is None  # logits have no bounds
 
 
-@pytest.mark.usefixtures("without_xla")
 def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path):
     settings = dict(seed=3, batch_size=300, hidden=(16,))
     whole = run(tmp_path / "a", steps=2000, **settings).get_pi_params().numpy()
@@ -542,6 +542,7 @@ def test_discrete_log_probability():
     assert logp == pytest.approx(np.log(p[action]), rel=1e-4)
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize("env_id, steps, at_least", [("Pendulum-v1", 100_000, -250), ("CartPole-v1", 50_000, 400)])
 def test_learns(tmp_path, env_id, steps, at_least):
     agent, env, rewards = run(tmp_path, env_id, steps, steps=steps), environments.make(env_id, 999), []
