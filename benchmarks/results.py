@@ -2,7 +2,7 @@
 
 make results                      all of them, 35 minutes on two cores
 make results ARGS="ppo sac"       some folders
-make results ARGS="--long ppo"    three seeds of what takes minutes to hours: Pong and the walker
+make results ARGS="ppo Pong-v0"   an environment; of those that take long, which run only when named, three seeds
 
 Writes the lines of results/learning.csv, with them the tables of docs/results.md, and for each folder and environment
 FOLDER/bands/ENVIRONMENT.csv and the weights of seed 0, FOLDER/pretrained/ENVIRONMENT/; of a folder's first environment
@@ -44,8 +44,10 @@ ENVIRONMENTS = {
 LONG = {
     "reinforce": ["Pong-v0"],
     "a3c": ["BipedalWalker-v3"],
-    "ppo": ["Pong-v0"],
+    "trpo": ["BipedalWalker-v3"],
+    "ppo": ["BipedalWalker-v3", "Pong-v0"],
     "acktr": ["BipedalWalker-v3"],
+    "sac": ["BipedalWalker-v3"],
 }
 CELLS, LONG_CELLS = (
     [(folder, env) for folder, environments in each.items() for env in environments] for each in (ENVIRONMENTS, LONG)
@@ -140,17 +142,19 @@ def fill_pages(lines: list[dict]) -> None:
 
 
 def main():
-    long = "--long" in sys.argv
-    asked, cells, seeds = {*sys.argv[1:]} - {"--long"}, *((LONG_CELLS, LONG_SEEDS) if long else (CELLS, SEEDS))
-    if unknown := asked - {*ENVIRONMENTS}:
-        raise command.UserError(f"there is no folder {' or '.join(sorted(unknown))}: {', '.join(ENVIRONMENTS)}")
-    path, order = ROOT / "benchmarks/results/learning.csv", [*CELLS, *LONG_CELLS]
-    for folder, env in cells:
-        if folder in (asked or ENVIRONMENTS):
-            runs = [run(folder, env, seed) for seed in seeds]
+    asked, everything = {*sys.argv[1:]}, CELLS + LONG_CELLS
+    folders, environments = ({cell[i] for cell in everything} for i in (0, 1))
+    if unknown := asked - folders - environments:
+        choices = ", ".join([*ENVIRONMENTS, *sorted(environments)])
+        raise command.UserError(f"there is no {' or '.join(sorted(unknown))}: {choices}")
+    path = ROOT / "benchmarks/results/learning.csv"
+    for folder, env in everything:
+        named = env in asked or (not asked & environments and (folder, env) in CELLS)
+        if named and folder in (asked & folders or folders):
+            runs = [run(folder, env, seed) for seed in (SEEDS if (folder, env) in CELLS else LONG_SEEDS)]
             new = [json.loads((kept / "result.json").read_text()) for kept in runs]
             others = [line for line in report.read(path) if (line["folder"], line["env"]) != (folder, env)]
-            report.write(path, sorted(others + new, key=lambda line: order.index((line["folder"], line["env"]))))
+            report.write(path, sorted(others + new, key=lambda line: everything.index((line["folder"], line["env"]))))
             made = band([kept / "episodes.csv" for kept in runs])
             write_band(made, ROOT / folder / "bands" / f"{env}.csv")
             if env == ENVIRONMENTS[folder][0] and folder != "a3c":  # its curve is the walker's

@@ -95,8 +95,20 @@ PONG = dict(
     hidden=(200,),
     running=0.99,
 )
+WALKER = dict(
+    steps=3_000_000,
+    batch_size=4096,
+    gamma=0.99,
+    gae_lambda=0.95,
+    lr_a=3e-4,
+    lr_c=1e-3,
+    minibatch_size=128,
+    log_std=-0.5,
+    normalising=True,
+)
 PRESETS = {
     "CartPole-v1": dict(gamma=0.98, gae_lambda=0.95, steps=80_000),
+    "BipedalWalker-v3": WALKER,
     "Pong-v0": PONG,
     "PongDeterministic-v4": PONG,
 }

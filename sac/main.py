@@ -53,7 +53,7 @@ class Config(command.Options):
 BOX2D = dict(episodes=None, start_steps=10_000, gamma=0.99, batch_size=128, hidden_dim=128, replay_buffer_size=300_000)
 PRESETS = {
     "LunarLanderContinuous-v2": dict(steps=100_000, **BOX2D),
-    "BipedalWalker-v3": dict(steps=250_000, **BOX2D),
+    "BipedalWalker-v3": dict(steps=500_000, **BOX2D),
 }
 
 
