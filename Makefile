@@ -55,7 +55,7 @@ $(VENV)/installed: requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed requirements/dev.txt requirements/notebooks.txt
+$(VENV)/installed-dev: $(VENV)/installed requirements/dev.txt requirements/notebooks.txt requirements/mujoco.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
 	touch $@
 

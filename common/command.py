@@ -62,6 +62,8 @@ class Options:
     """Play greedily with the trained weights, or with the shipped ones if nothing was trained yet."""
     env: str = ""
     """Environment id; the book's spelling (Pendulum-V0) is understood."""
+    no_unhealthy: bool = False
+    """In MuJoCo's Ant, Hopper, Humanoid and Walker2d: an episode goes on after a fall."""
     seed: Annotated[int, Range(0)] = 0
     """Seed of everything random: the same seed repeats the same run."""
     episodes: Count | None = None
@@ -124,14 +126,17 @@ def parse(config_class: type, presets: dict[str, dict]):
 
     given = _value_of("--env", sys.argv[1:]) or config_class.env
     env_id = environments.current_id(given)
-    default = config_class(**{"env": env_id, **presets.get(env_id, {})})
+    preset = presets.get(env_id.removesuffix(environments.NO_UNHEALTHY), {})
+    default = config_class(**{"env": env_id, **preset})
     limits = ("steps", "episodes")
     if asked := [name for name in limits if _value_of(f"--{name}", sys.argv[1:])]:  # they replace the default's limits
         default = dataclasses.replace(default, **{name: None for name in limits if name not in asked})
     config = read(config_class, _ray_here(sys.argv[1:]), default=default)
-    config = dataclasses.replace(config, env=env_id, render=config.render and config.train)
     if env_id != given:
         print(f"{given} of the book is {env_id} today.")
+    if config.no_unhealthy:
+        env_id = environments.without_unhealthy(env_id)
+    config = dataclasses.replace(config, env=env_id, render=config.render and config.train)
     _check(config)
     return config
 

@@ -13,6 +13,10 @@ import numpy as np
 from common.command import UserError
 from common.quiet import quiet
 
+# SDL would draw its windows with OpenGL, and where that is software (a remote desktop, a virtual machine), it crashes
+# beside TensorFlow: each brings an LLVM of its own along.
+os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
+
 with quiet():  # gym 0.26.2 prints a banner
     import gym
     from gym.envs.classic_control import acrobot
@@ -33,11 +37,29 @@ gym.register(
     kwargs={"frame_skip": (4, 4), "repeat_action_probability": 0.0},
 )
 
+# What runs, in MuJoCo and in PyBullet. Gymnasium's MuJoCo: gym's own under the same ids is of an older one.
+NO_UNHEALTHY = "-no-unhealthy"  # after an id: the same environment, in which an episode goes on after a fall
+_FALLING = [f"{name}-{version}" for name in ("Ant", "Hopper", "Humanoid", "Walker2d") for version in ("v4", "v5")]
+MUJOCO = ["HalfCheetah-v4", "HalfCheetah-v5", *_FALLING]
+BULLET = ["HalfCheetahBulletEnv-v0", "AntBulletEnv-v0"]
+RUNNERS = MUJOCO + BULLET
+for _id in [*RUNNERS, *(env_id + NO_UNHEALTHY for env_id in _FALLING)]:
+    gym.envs.registry.pop(_id, None)
+    _module = "common.bullet:make" if _id in BULLET else "common.mujoco:make"
+    gym.register(_id, _module, max_episode_steps=1000, kwargs={"env_id": _id})
+
 
 def current_id(env_id: str) -> str:
     """Today's id of an environment that the book may spell differently: 'Pendulum-V0' -> 'Pendulum-v1'."""
     env_id = re.sub(r"-V(\d+)$", r"-v\1", env_id)
     return SUCCESSORS.get(env_id, env_id)
+
+
+def without_unhealthy(env_id: str) -> str:
+    """The id under which an episode goes on after a fall. Raises UserError if no fall ends one of env_id's."""
+    if (other := env_id.removesuffix(NO_UNHEALTHY) + NO_UNHEALTHY) not in gym.envs.registry:
+        raise UserError(f"--no-unhealthy: no fall ends an episode of {env_id}, or it can't be told not to")
+    return other
 
 
 class _Float64(np.ndarray):

@@ -196,6 +196,10 @@ class DDPG:
         a = a + np.sqrt(self.variance, dtype=np.float32) * self.action_range * noise
         return np.minimum(np.maximum(a, -self.action_range), self.action_range)
 
+    def sample_action(self):
+        """A random action, float32 [action_dim], for the first steps."""
+        return self.action_range * self.rng.uniform(-1, 1, self.action_dim).astype(np.float32)
+
     def store_transition(self, s, a, r, s_, done=False):
         """Remember one step; done: whether the task ended there (not a time limit). The oldest step is overwritten."""
         row = self.memory[self.pointer % len(self.memory)]

@@ -25,6 +25,8 @@ class Config(command.Options):
     """Episodes of training."""
     start_steps: Count = 500
     """Steps before the first update."""
+    random_steps: Annotated[int, Range(0)] = 0
+    """Random steps at the start, in place of the actor's with noise."""
     update_every: Count = 50
     """Environment steps between updates, which are then as many gradient steps."""
     gamma: Fraction = 0.98
@@ -55,7 +57,21 @@ class Config(command.Options):
     """Units of the hidden layers of all networks."""
 
 
-PRESETS: dict[str, dict] = {}
+RUNNER = dict(
+    episodes=None,
+    steps=1_000_000,
+    start_steps=10_000,
+    random_steps=10_000,
+    gamma=0.99,
+    tau=0.005,
+    batch_size=256,
+    memory_capacity=1_000_000,
+    reward_scale=1.0,
+    var=0.01,  # a tenth of the range, as td3 has it, to the end: a falling one is gone after some thousand steps
+    var_decay=1.0,
+    hidden=(256, 256),
+)
+PRESETS = {env_id: RUNNER for env_id in environments.RUNNERS}
 
 
 def train(config, agent, env):
@@ -68,7 +84,7 @@ def train(config, agent, env):
             agent.reset_noise()
             episode_reward, length, done = 0.0, 0, False
             while not done:
-                action = agent.get_action(state)
+                action = agent.sample_action() if agent.pointer < config.random_steps else agent.get_action(state)
                 next_state, reward, terminated, truncated, _ = env.step(action)
                 agent.store_transition(state, action, reward, next_state, terminated)
                 state = next_state

@@ -55,9 +55,20 @@ class Config(command.Options):
 
 
 BOX2D = dict(episodes=None, start_steps=10_000, gamma=0.99, batch_size=128, hidden_dim=128, replay_buffer_size=300_000)
+RUNNER = BOX2D | dict(
+    steps=1_000_000,
+    soft_tau=0.005,
+    policy_lr=3e-4,
+    q_lr=3e-4,
+    batch_size=256,
+    hidden_dim=256,
+    replay_buffer_size=1_000_000,
+    reward_scale=1.0,
+)
 PRESETS = {
     "LunarLanderContinuous-v2": dict(steps=100_000, **BOX2D),
     "BipedalWalker-v3": dict(steps=250_000, **BOX2D),
+    **{env_id: RUNNER for env_id in environments.RUNNERS},
 }
 
 

@@ -626,6 +626,13 @@ def test_a_thin_line_is_still_there_in_a_gif_of_half_the_size(tmp_path, first):
     assert abs(picture[8] - 128).max() <= 4 and picture[7].min() > 250 and picture[9].min() > 250
 
 
+def test_a_gif_ends_before_it_has_a_million_bytes(tmp_path):
+    """Noise, of which pictures of half the size have 15 KB each."""
+    frames = list(np.random.default_rng(0).integers(0, 256, (240, 300, 300, 3), np.uint8))
+    playing.write_film(tmp_path / "film.gif", frames, 20)
+    assert 800_000 < (tmp_path / "film.gif").stat().st_size <= 1_000_000
+
+
 def test_films(tmp_path):
     frames = [np.full((40, 60, 3), 10 * i, np.uint8) for i in range(20)]
     playing.write_film(tmp_path / "a/film.gif", frames, 20)

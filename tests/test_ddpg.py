@@ -275,6 +275,21 @@ def test_main_remembers_true_ends_last_states_and_learns_when_due(tmp_path, caps
     assert "Episode: 4/4 | Episode Reward: 15.0000" in capsys.readouterr().out  # the environment's own reward
 
 
+def test_the_first_steps_are_random_if_asked_for(tmp_path):
+    """Over the whole range, each dimension for itself; by default there are none."""
+    agent = DDPG(2, 2, RANGE, memory_capacity=4000, hidden=(8,))
+    acted, act = [], agent.get_action
+    agent.get_action = lambda state: acted.append(agent.pointer) or act(state)
+    env = Ends(gym.spaces.Box(-RANGE, RANGE))
+    train(Config(steps=4000, episodes=None, out=tmp_path, start_steps=9999, random_steps=3000), agent, env)
+    assert acted == list(range(3000, agent.pointer))
+    actions = agent.memory[:3000, 2:4]
+    np.testing.assert_allclose(np.abs(actions).max(0), RANGE, rtol=0.01)
+    np.testing.assert_allclose(actions.std(0), RANGE / 3**0.5, rtol=0.05)
+    assert abs(np.corrcoef(actions.T)[0, 1]) < 0.1
+    assert Config().random_steps == 0
+
+
 def test_the_ddpg_book_loop_runs():
     """The main loop of section 6.5.2, with today's signature of reset and step."""
     env = environments.make("Pendulum-v1", 0).unwrapped
