@@ -96,11 +96,12 @@ def test_five_runs_become_a_table_bands_curves_and_weights(root, monkeypatch, ca
 
 def test_long_runs_are_of_three_seeds_and_have_a_table_of_their_own(root, monkeypatch):
     root, seeds = root
-    (root / "sac").mkdir()
-    for arguments in ["sac"], ["ppo", "Pong-v0", "BipedalWalker-v3"]:
+    for folder in ("td3", "sac"):
+        (root / folder).mkdir()
+    for arguments in ["td3"], ["sac"], ["ppo", "Pong-v0", "BipedalWalker-v3"]:
         monkeypatch.setattr("sys.argv", ["results.py", *arguments])
         results.main()
-    assert seeds[5:] == [("ppo", env, seed) for env in results.LONG["ppo"] for seed in range(3)]
+    assert seeds[10:] == [("ppo", env, seed) for env in results.LONG["ppo"] for seed in range(3)]
     short, long = (root / "docs/results.md").read_text().split("<!-- long -->")
     assert "| sac | Pendulum-v1 | -20.0 | -40.0 | 102 | 5.0 |" in short and "ppo" not in short
     assert "| ppo | Pong-v0 | -10.0 | -20.0 | 101 | 0 | 3 |" in long and "sac" not in long
