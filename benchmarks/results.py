@@ -2,6 +2,7 @@
 
 make results                      all of them, 35 minutes on two cores
 make results ARGS="ppo sac"       some folders
+make results ARGS="ppo Pong-v0"   an environment; of those that take long, which run only when named, three seeds
 
 Writes the lines of results/learning.csv, with them the tables of docs/results.md, and for each folder and environment
 FOLDER/bands/ENVIRONMENT.csv and the weights of seed 0, FOLDER/pretrained/ENVIRONMENT/; of a folder's first environment
@@ -40,8 +41,18 @@ ENVIRONMENTS = {
     "td3": ["Pendulum-v1"],
     "sac": ["Pendulum-v1"],
 }
-CELLS = [(folder, env) for folder, environments in ENVIRONMENTS.items() for env in environments]
-SEEDS = range(5)
+LONG = {
+    "reinforce": ["Pong-v0"],
+    "a3c": ["BipedalWalker-v3"],
+    "trpo": ["BipedalWalker-v3"],
+    "ppo": ["BipedalWalker-v3", "Pong-v0"],
+    "acktr": ["BipedalWalker-v3"],
+    "sac": ["BipedalWalker-v3"],
+}
+CELLS, LONG_CELLS = (
+    [(folder, env) for folder, environments in each.items() for env in environments] for each in (ENVIRONMENTS, LONG)
+)
+SEEDS, LONG_SEEDS = range(5), range(3)
 
 
 def run(folder: str, env: str, seed: int) -> Path:
@@ -86,9 +97,10 @@ def band(tables: list[Path]) -> compare.Band:
 def write_band(made: compare.Band, path: Path) -> None:
     """As `common/compare.py` reads it."""
     path.parent.mkdir(exist_ok=True)
-    header = ",".join(["steps", *(f"seed_{seed}" for seed in SEEDS)])
+    seeds = made.running.shape[1]
+    header = ",".join(["steps", *(f"seed_{seed}" for seed in range(seeds))])
     rows = np.column_stack([made.steps, made.running])
-    np.savetxt(path, rows, ["%d"] + ["%.2f"] * len(SEEDS), ",", header=header, comments="")
+    np.savetxt(path, rows, ["%d"] + ["%.2f"] * seeds, ",", header=header, comments="")
 
 
 def ship(kept: Path, folder: Path) -> None:
@@ -99,18 +111,23 @@ def ship(kept: Path, folder: Path) -> None:
             shutil.copy(file, folder)
 
 
-def table(lines: list[dict]) -> str:
-    """In Markdown: medians and the worst seed of each folder on each environment."""
-    text = ["| Folder | Environment | Median | Worst | Steps | Seconds |", "|---" * 6 + "|"]
-    for folder, env in CELLS:
-        runs = [line for line in lines if (line["folder"], line["env"]) == (folder, env)]
-        if runs:
+def table(lines: list[dict], long: bool = False) -> str:
+    """In Markdown: medians and the worst seed of each folder on each environment; of long runs with their number."""
+    columns = ["Folder", "Environment", "Median", "Worst", "Steps", *(["Minutes", "Seeds"] if long else ["Seconds"])]
+    text = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    told = []
+    for folder, env in LONG_CELLS if long else CELLS:
+        if runs := [line for line in lines if (line["folder"], line["env"]) == (folder, env)]:
+            told += runs
             reward, steps, seconds = (
-                sorted(float(line[key]) for line in runs) for key in ("reward", "steps", "seconds")
+                statistics.median(float(line[key]) for line in runs) for key in ("reward", "steps", "seconds")
             )
-            numbers = f"{statistics.median(reward):.1f} | {reward[0]:.1f} | {statistics.median(steps):,.0f}"
-            text.append(f"| {folder} | {env} | {numbers} | {statistics.median(seconds):.1f} |")
-    seeds, dates, where = (sorted({line[key] for line in lines}) for key in ("seed", "date", "where"))
+            worst = min(float(line["reward"]) for line in runs)
+            time = f"{seconds / 60:.0f} | {len(runs)}" if long else f"{seconds:.1f}"
+            text.append(f"| {folder} | {env} | {reward:.1f} | {worst:.1f} | {steps:,.0f} | {time} |")
+    if not told:
+        return ""
+    seeds, dates, where = (sorted({line[key] for line in told}) for key in ("seed", "date", "where"))
     return "\n".join([*text, "", f"Seeds: {report.span(seeds)}; {report.span(dates)}; {' / '.join(where)}."])
 
 
@@ -118,20 +135,26 @@ def fill_pages(lines: list[dict]) -> None:
     """Bring the tables of docs/results.md up to date, in both languages."""
     for name, translate in (("results.md", str), ("results.zh-CN.md", report.chinese)):
         page = ROOT / "docs" / name
-        text = report.between(page.read_text(encoding="utf-8"), "learning", translate(table(lines)))
+        text = page.read_text(encoding="utf-8")
+        for place, long in ("learning", False), ("long", True):
+            text = report.between(text, place, translate(table(lines, long)))
         page.write_text(text, encoding="utf-8")
 
 
 def main():
-    if unknown := {*sys.argv[1:]} - {*ENVIRONMENTS}:
-        raise command.UserError(f"there is no folder {' or '.join(sorted(unknown))}: {', '.join(ENVIRONMENTS)}")
+    asked, everything = {*sys.argv[1:]}, CELLS + LONG_CELLS
+    folders, environments = ({cell[i] for cell in everything} for i in (0, 1))
+    if unknown := asked - folders - environments:
+        choices = ", ".join([*ENVIRONMENTS, *sorted(environments)])
+        raise command.UserError(f"there is no {' or '.join(sorted(unknown))}: {choices}")
     path = ROOT / "benchmarks/results/learning.csv"
-    for folder, env in CELLS:
-        if folder in (sys.argv[1:] or ENVIRONMENTS):
-            runs = [run(folder, env, seed) for seed in SEEDS]
+    for folder, env in everything:
+        named = env in asked or (not asked & environments and (folder, env) in CELLS)
+        if named and folder in (asked & folders or folders):
+            runs = [run(folder, env, seed) for seed in (SEEDS if (folder, env) in CELLS else LONG_SEEDS)]
             new = [json.loads((kept / "result.json").read_text()) for kept in runs]
             others = [line for line in report.read(path) if (line["folder"], line["env"]) != (folder, env)]
-            report.write(path, sorted(others + new, key=lambda line: CELLS.index((line["folder"], line["env"]))))
+            report.write(path, sorted(others + new, key=lambda line: everything.index((line["folder"], line["env"]))))
             made = band([kept / "episodes.csv" for kept in runs])
             write_band(made, ROOT / folder / "bands" / f"{env}.csv")
             if env == ENVIRONMENTS[folder][0] and folder != "a3c":  # its curve is the walker's

@@ -26,15 +26,16 @@ class MLP:
     """A NumPy copy of a TensorLayer model made of Dense and Lambda layers.
 
     The model is the source of truth: call `refresh` after each change of its weights. A copy sent to another process
-    has the weights alone, so that it can act where TensorFlow is not loaded.
+    has the weights and the statistics alone, so that it can act where TensorFlow is not loaded.
 
     vector: float32 [n], all weights end to end; who is given one acts with what its owner writes into it.
+    normaliser: a `common.normalising.Normaliser` that states go through first.
     """
 
-    def __init__(self, model, vector: np.ndarray | None = None):
+    def __init__(self, model, vector: np.ndarray | None = None, normaliser=None):
         import tensorlayer as tl
 
-        self.model = model
+        self.model, self.normaliser = model, normaliser
         arrays = [w.numpy() for w in model.trainable_weights]
         self.vector = _joined(arrays) if vector is None else vector
         ends = np.cumsum([array.size for array in arrays])
@@ -63,6 +64,8 @@ class MLP:
         So they are of a scipy.sparse [batch, input_dim].
         """
         layers = self.layers
+        if self.normaliser is not None:
+            x = self.normaliser(x)
         if getattr(x, "dtype", None) == np.int8 and x.ndim == 1:
             (W, b, act), *layers = layers
             pixels = np.flatnonzero(x.view(bool))
@@ -76,7 +79,7 @@ class MLP:
         return x
 
     def __getstate__(self):
-        return {"layers": self.layers}
+        return {"layers": self.layers, "normaliser": self.normaliser}
 
 
 def sample(logits: np.ndarray, rng: np.random.Generator):

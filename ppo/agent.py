@@ -8,6 +8,7 @@ from tensorflow_probability import distributions as tfd
 from common import pixels, weights
 from common.acting import MLP, sample
 from common.compiling import compiled
+from common.normalising import Normaliser
 from common.sparse import Dense
 
 
@@ -31,6 +32,8 @@ class PPO:
     entropy: weight of the policy's entropy, which keeps it exploring.
     epsilon: clip range of Eq. (5.38).  kl_target, lam: d_target and first lambda of Algorithm 5.23.
     mean: of the Gaussian policy, 'linear' or 'tanh', which keeps it within the actions' bounds.
+    log_std: of the Gaussian policy at the start.
+    normalising: bring states to mean 0 and deviation 1 (not pictures).
     act: of the hidden layers, 'tanh' or 'relu'.
     """
 
@@ -57,6 +60,8 @@ class PPO:
         kl_target=0.01,
         lam=0.5,
         mean="linear",
+        log_std=0.0,
+        normalising=False,
         act="tanh",
         hidden=(64, 64),
         seed=0,
@@ -75,7 +80,7 @@ class PPO:
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
         act = None if self.discrete else {"linear": None, "tanh": tf.nn.tanh}[mean]  # of logits, or of the mean
         self.actor = self._network(state_dim, hidden, action_dim, gain=0.01, act=act, scale=action_bound)
-        self.log_std = tf.Variable(tf.zeros(0 if self.discrete else action_dim), name="log_std")
+        self.log_std = tf.Variable(tf.fill(0 if self.discrete else action_dim, float(log_std)), name="log_std")
         self.actor_weights = [*self.actor.trainable_weights, *([] if self.discrete else [self.log_std])]
 
         self.actor_opt = tf.optimizers.Adam(lr_a)
@@ -84,7 +89,9 @@ class PPO:
         self.critic_opt.build(self.critic.trainable_weights)
         self.lam = tf.Variable(lam, trainable=False, name="lam")
 
-        self.policy, self.value = MLP(self.actor), MLP(self.critic)
+        self.normaliser = Normaliser(state_dim) if normalising else None
+        self.policy = MLP(self.actor, normaliser=self.normaliser)
+        self.value = MLP(self.critic, normaliser=self.normaliser)
         self._refresh()
         self.state_buffer, self.action_buffer, self.reward_buffer = [], [], []
         self.cumulative_reward_buffer, self.adv_buffer = [], []
@@ -188,7 +195,8 @@ class PPO:
         adv = (adv - adv.mean()) / (adv.std() + 1e-8)
         batches = self._minibatches(self.a_update_epochs), self._minibatches(self.c_update_epochs)
         progress = np.float32(min(self.steps / self.total_steps, 1) if self.total_steps else 0)
-        results = self._update(states, actions, adv, returns, *batches, progress)
+        seen = self.normaliser(states) if self.normaliser else states
+        results = self._update(seen, actions, adv, returns, *batches, progress)
         report = {name: float(x) for name, x in results.items()}
         loss = report["actor_loss"] + report["critic_loss"]
         if not np.isfinite(loss):
@@ -196,6 +204,8 @@ class PPO:
         if self.method == "penalty":
             report["lam"] = float(self.lam)
             self._adapt_lam(report["kl"])
+        if self.normaliser:
+            self.normaliser.update(states)
         self.steps += len(actions)
         self._refresh()
         for buffer in (self.state_buffer, self.action_buffer, self.cumulative_reward_buffer, self.adv_buffer):
@@ -267,10 +277,14 @@ class PPO:
         self.reward_buffer.clear()
 
     def save(self, path="model/ppo", hdf5=False):
-        """Write actor (with log-std) and critic to the folder `path`."""
-        weights.save(path, hdf5, actor=[self.actor, self.log_std], critic=[self.critic])
+        """Write actor (with log-std and the statistics of the states) and critic to the folder `path`."""
+        weights.save(path, hdf5, **self._parts())
 
     def load(self, path="model/ppo"):
         """Read what `save` wrote. Raises UserError if it is missing, damaged or of another network."""
-        weights.load(path, actor=[self.actor, self.log_std], critic=[self.critic])
+        weights.load(path, **self._parts())
         self._refresh()
+
+    def _parts(self):
+        statistics = [self.normaliser.arrays] if self.normaliser else []
+        return dict(actor=[self.actor, self.log_std, *statistics], critic=[self.critic])

@@ -63,6 +63,10 @@ class Config(command.Options):
     """lambda of Eq. (5.37) at the start; it adapts."""
     mean: Literal["linear", "tanh"] = "linear"
     """Of the Gaussian policy; tanh, the book's, keeps it within the actions' bounds."""
+    log_std: float = 0.0
+    """Logarithm of the Gaussian policy's deviation at the start."""
+    normalising: bool = False
+    """Bring states to mean 0 and deviation 1."""
     act: Literal["tanh", "relu"] = "tanh"
     """Of the hidden layers; relu is the book's."""
     hidden: tuple[Count, ...] = (64, 64)
@@ -91,8 +95,20 @@ PONG = dict(
     hidden=(200,),
     running=0.99,
 )
+WALKER = dict(
+    steps=3_000_000,
+    batch_size=4096,
+    gamma=0.99,
+    gae_lambda=0.95,
+    lr_a=3e-4,
+    lr_c=1e-3,
+    minibatch_size=128,
+    log_std=-0.5,
+    normalising=True,
+)
 PRESETS = {
     "CartPole-v1": dict(gamma=0.98, gae_lambda=0.95, steps=80_000),
+    "BipedalWalker-v3": WALKER,
     "Pong-v0": PONG,
     "PongDeterministic-v4": PONG,
 }

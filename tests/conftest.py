@@ -46,10 +46,11 @@ def command(tmp_path):
     return run
 
 
-@pytest.fixture
-def without_xla(monkeypatch):
-    """Updates as plain graphs, which are there in a third of the time: where it matters what an update is given."""
-    monkeypatch.setattr("common.compiling.xla_works", lambda: False)
+@pytest.fixture(autouse=True)
+def plain_graphs(request, monkeypatch):
+    """Updates of this process as plain graphs, which are there in a third of the time, but for tests marked xla."""
+    if not request.node.get_closest_marker("xla"):
+        monkeypatch.setattr("common.compiling.xla_works", lambda: False)
 
 
 class Constant(gym.Env):

@@ -128,7 +128,6 @@ def test_the_report_is_of_the_policy_and_the_gradients_before_the_step(action_di
 SETTINGS = dict(gamma=0.5, gae_lambda=0.1, lr_a=0.1, lr_c=0.1, end_lr=0.5, entropy=2.0, max_grad_norm=0.01)
 
 
-@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_setting_counts_at_any_time(name):
     """After the first update too: the compiled one takes settings as data."""
@@ -352,7 +351,6 @@ def test_a_mean_through_tanh_stays_within_the_bounds():
         np.testing.assert_allclose(agent.policy(np.ones(3)), size, atol=1.0 if kind[1] is None else 1e-6)
 
 
-@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("hdf5", [False, True])
 def test_save_and_load_bring_back_the_statistics_too(tmp_path, hdf5):
     agent, other = make(seed=1), make(seed=2)
@@ -382,7 +380,6 @@ def run(tmp_path, env_id="CartPole-v1", **settings):
     return agent
 
 
-@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 def test_same_seed_same_run(tmp_path, env_id):
     runs = (run(tmp_path / str(i), env_id, steps=2000, seed=seed) for i, seed in enumerate((3, 3, 4)))
@@ -391,7 +388,6 @@ def test_same_seed_same_run(tmp_path, env_id):
     assert (first != other).any()
 
 
-@pytest.mark.usefixtures("without_xla")
 def test_resume_goes_on_with_weights_optimisers_and_statistics(tmp_path):
     before = run(tmp_path, steps=1000)
     count, iterations = before.normaliser.count.copy(), before.actor_opt.iterations
@@ -403,7 +399,6 @@ def test_resume_goes_on_with_weights_optimisers_and_statistics(tmp_path):
     np.testing.assert_array_equal(table[:, 2], np.diff(table[:, 1], prepend=0))  # reward 1 a step
 
 
-@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 def test_resume_equals_uninterrupted(tmp_path, env_id, monkeypatch):
     """Stopped by Ctrl-C in the middle of every episode."""
@@ -429,6 +424,7 @@ def test_resume_equals_uninterrupted(tmp_path, env_id, monkeypatch):
     np.testing.assert_array_equal(tables[0][:, :4], tables[1][:, :4])
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize("env_id, steps, at_least", [("CartPole-v1", 150_000, 450), ("Pendulum-v1", 600_000, -220)])
 def test_learns(tmp_path, env_id, steps, at_least):
     agent, env, rewards = run(tmp_path, env_id, steps=steps), environments.make(env_id, 999), []

@@ -131,7 +131,6 @@ class Descent:
         self.learning_rate.assign(learning_rate)
 
 
-@pytest.mark.usefixtures("without_xla")
 def test_gradients_land_on_the_global_network_and_nothing_else():
     copy, bystander, globalAC = net(seed=1), net(seed=2), net(seed=3, max_grad_norm=1e9)
     before = [flat(agent) for agent in (copy, bystander, globalAC)]
@@ -147,7 +146,6 @@ def test_gradients_land_on_the_global_network_and_nothing_else():
         assert agent.actor_opt.iterations == agent.normaliser.count == agent.updates == 0
 
 
-@pytest.mark.usefixtures("without_xla")
 def test_pulling_makes_the_copy_equal():
     copy, globalAC = net(seed=1), net(seed=2)
     copy.update_global(*segment(copy), globalAC)
@@ -184,7 +182,6 @@ def test_actions_have_the_mean_and_deviation_of_what_was_pulled():
     np.testing.assert_allclose(actions.std(0), [0.1, 2], rtol=0.1)
 
 
-@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("actions", [(1, BOUND), (2, None)])
 def test_a_state_that_travels_brings_networks_and_vectors(actions):
     source, other = net(*actions, seed=1), net(*actions, seed=2)
@@ -198,7 +195,6 @@ def test_a_state_that_travels_brings_networks_and_vectors(actions):
     assert other.updates == other.actor_opt.iterations == 1
 
 
-@pytest.mark.usefixtures("without_xla")
 def test_without_normalising_states_stay_as_they_are():
     state, rows = np.float32([1, -2, 3]), np.full((4, 3), 5.0, np.float32)
     for off in (False, True):
@@ -299,7 +295,6 @@ def test_nobody_reads_or_writes_while_another_thread_is_at_work(method):
     assert len(answers) == 1
 
 
-@pytest.mark.usefixtures("without_xla")
 def test_a_setting_counts_at_any_time():
     """After the first update too: the compiled ones take settings as data."""
     globalAC = net(max_grad_norm=1e9, max_log_std=5.0, total_steps=100)
@@ -476,7 +471,6 @@ def test_one_worker_equals_a_plain_synchronous_computation_bit_for_bit(tmp_path,
     np.testing.assert_array_equal(flat(agent), flat(globalAC))
 
 
-@pytest.mark.usefixtures("without_xla")
 def test_every_worker_works_and_every_update_is_counted(tmp_path):
     """In the listing all threads share one loop variable: one worker does everything."""
     given, worked = [], []
@@ -541,7 +535,6 @@ def test_a_worker_that_raises_ends_the_run_with_its_error(tmp_path):
     assert not any("Worker" in thread.name for thread in threading.enumerate())
 
 
-@pytest.mark.usefixtures("without_xla")
 def test_the_running_reward_is_the_books(tmp_path):
     """0.95 and 0.05 in section 5.10.4."""
     run(tmp_path, steps=1000, hidden=(8,))
@@ -590,7 +583,6 @@ def test_a_copy_saves_the_weights_that_it_acts_with(tmp_path):
     np.testing.assert_array_equal(other.get_action(np.ones(3), greedy=True), copy.get_action(np.ones(3), greedy=True))
 
 
-@pytest.mark.usefixtures("without_xla")
 def test_resume_goes_on_with_weights_optimisers_and_statistics(tmp_path):
     before, _ = run(tmp_path, steps=1000, hidden=(8,), n_steps=10)
     resumed, _ = run(tmp_path, steps=10_000, episodes=100, hidden=(8,), n_steps=10, resume=True)
@@ -599,7 +591,6 @@ def test_resume_goes_on_with_weights_optimisers_and_statistics(tmp_path):
     assert resumed.actor_opt.iterations == resumed.updates
 
 
-@pytest.mark.usefixtures("without_xla")
 def test_a_resumed_worker_does_not_repeat_its_exploration(tmp_path, monkeypatch):
     _, (before,) = run(tmp_path, steps=500, hidden=(8,))
     drawn = []
@@ -608,7 +599,6 @@ def test_a_resumed_worker_does_not_repeat_its_exploration(tmp_path, monkeypatch)
     assert drawn == [before.AC.rng.random()]
 
 
-@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("hdf5", [False, True])
 def test_save_and_load_bring_back_the_statistics_too(tmp_path, hdf5):
     agent, other = net(seed=1), net(seed=2)
@@ -640,6 +630,7 @@ def test_weights_of_a_linear_mean_are_not_taken_for_one_through_tanh(tmp_path):
         net(mean="tanh").load(tmp_path)
 
 
+@pytest.mark.xla
 def test_learns(tmp_path):
     (agent, _), env, rewards = run(tmp_path, workers=2), environments.make("CartPole-v1", 999), []
     for _ in range(20):

@@ -317,7 +317,6 @@ def run_training(tmp_path, resume=False, **settings):
     ), rewards
 
 
-@pytest.mark.usefixtures("without_xla")
 def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path):
     whole, table = run_training(tmp_path / "a", episodes=10, n_steps=3)
     again, _ = run_training(tmp_path / "b", episodes=5, n_steps=3)
@@ -328,6 +327,7 @@ def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path):
     np.testing.assert_array_equal(np.diff(steps, prepend=0), reward)
 
 
+@pytest.mark.xla
 def test_learns(tmp_path):
     _, table = run_training(tmp_path, steps=30_000)
     assert table[-10:, 1].mean() > 100  # a random policy holds the pole for about 20 steps

@@ -215,7 +215,7 @@ def test_greedy_actions_draw_nothing(algorithm, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def reinforce(monkeypatch, tmp_path, without_xla):
+def reinforce(monkeypatch, tmp_path):
     """Run its command for some 1,500 steps, watched or not; what it has written, by the file's name."""
     from reinforce import main
 

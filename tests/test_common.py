@@ -419,6 +419,7 @@ def test_box2d_takes_the_actions(env_id):
 # compiling
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize("choice, expected", [("0", False), ("1", True)])
 def test_environment_variable_decides_on_xla(monkeypatch, choice, expected):
     compiling = importlib.import_module("common.compiling")

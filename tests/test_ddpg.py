@@ -159,7 +159,6 @@ def test_fused_steps_equal_the_same_steps_one_by_one(batch_norm):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.usefixtures("without_xla")
 def test_settings_take_effect_after_the_first_update():
     agent = make()
     remember(agent, 100)

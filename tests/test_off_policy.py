@@ -150,7 +150,6 @@ def test_learning_moves_every_weight_and_acting_none(algorithm):
     np.testing.assert_allclose(get_action(agent, state[0]), policy()[0], rtol=1e-4)
 
 
-@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("algorithm", ["td3", "sac"])
 def test_a_buffer_smaller_than_the_random_steps_does_not_hold_learning_up(algorithm, tmp_path):
     config, agent, env = build(algorithm, out=tmp_path, episodes=2, start_steps=300, replay_buffer_size=70)
@@ -293,7 +292,7 @@ def run(algorithm, out, **settings):
     return np.concatenate([w.ravel() for w in all_weights(agent)])
 
 
-@pytest.mark.usefixtures("without_xla")
+@pytest.mark.xla
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_resumed_equals_uninterrupted_bit_for_bit(algorithm, tmp_path):
     whole = run(algorithm, tmp_path / "a", episodes=5)
@@ -333,6 +332,7 @@ def test_the_td3_and_sac_book_loops_run(cls):
     assert int(optimizer.iterations) == 6
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_learns_pendulum(algorithm, tmp_path):
     config, agent, env = build(algorithm, out=tmp_path, episodes=70)

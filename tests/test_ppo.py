@@ -6,7 +6,7 @@ import tensorflow as tf
 from scipy import stats
 from tensorflow_probability import distributions as tfd
 
-from common import command, environments
+from common import command, environments, vectors
 from ppo.agent import PPO
 from ppo.main import PRESETS, Config, train
 
@@ -399,6 +399,29 @@ def test_save_and_load_bring_back_everything_that_acts(tmp_path, hdf5):
     np.testing.assert_array_equal(other.value(states), agent.value(states))
 
 
+def test_normalising_is_learning_from_states_of_mean_0_and_deviation_1(tmp_path):
+    agent, twin = make(normalising=True, log_std=-0.5, seed=1), make(log_std=-0.5, seed=1)
+    assert agent.std == pytest.approx(np.exp(-0.5))
+    before, batch = np.random.default_rng(0).normal([5, -2, 0], [2, 1, 30], (2, 50, 3)).astype(np.float32)
+    mean, std = before.mean(0), before.std(0)
+    agent.normaliser.update(before)
+    for learner, states in (agent, batch), (twin, (batch - mean) / std):
+        for state in states[:-1]:
+            learner.store_transition(state, learner.get_action(state), 1.0)
+        learner.finish_path(states[-1], False)
+        learner.update()  # by the statistics that it acted with
+    for name in "actor", "critic":
+        mine, its = (vectors.join(getattr(each, name).all_weights) for each in (agent, twin))
+        np.testing.assert_allclose(mine, its, atol=1e-4)
+    np.testing.assert_allclose(agent.normaliser.mean, np.concatenate([before, batch[:-1]]).mean(0), rtol=1e-5)
+    agent.save(tmp_path)
+    other = make(normalising=True)
+    other.load(tmp_path)
+    np.testing.assert_array_equal(other.policy(batch), agent.policy(batch))
+    with pytest.raises(command.UserError, match="another network: its weights differ in count, mean, var"):
+        twin.load(tmp_path)
+
+
 def test_the_hidden_layers_are_of_tanh_or_relu_and_do_not_load_as_one_another(tmp_path):
     state = batch()[0]
     for act, function in ("tanh", np.tanh), ("relu", lambda x: np.maximum(x, 0)):
@@ -421,7 +444,6 @@ def run_training(tmp_path, resume=False, **settings):
     return np.concatenate([w.numpy().ravel() for w in (*agent.actor_weights, *agent.critic.all_weights)])
 
 
-@pytest.mark.usefixtures("without_xla")
 def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path):
     whole = run_training(tmp_path / "a", steps=2000)
     again = run_training(tmp_path / "b", steps=1000)
@@ -463,6 +485,7 @@ def greedy_mean(agent, env_id, episodes):
     return total / episodes
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize(
     "env_id, method, at_least",
     [("Pendulum-v1", "clip", -250), ("Pendulum-v1", "penalty", -250), ("CartPole-v1", "clip", 475)],

@@ -299,7 +299,6 @@ def run_training(tmp_path, resume=False, **settings):
     return np.concatenate([w.numpy().ravel() for w in (*agent.actor.all_weights, *agent.critic.all_weights)])
 
 
-@pytest.mark.usefixtures("without_xla")
 def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path):
     """The run is cut between two updates, with paths in the buffers."""
     whole = run_training(tmp_path / "a", episodes=20, baseline="value")
@@ -309,6 +308,7 @@ def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path):
     np.testing.assert_array_equal(run_training(tmp_path / "c", episodes=20, baseline="value"), whole)
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize("baseline, at_least", [("none", 100), ("normalise", 400), ("value", 200)])
 def test_learns(tmp_path, baseline, at_least):
     config = Config(train=True, out=tmp_path, baseline=baseline, **PRESETS["CartPole-v1"])

@@ -45,7 +45,9 @@ def root(monkeypatch, tmp_path):
     (tmp_path / "benchmarks/results").mkdir(parents=True)
     (tmp_path / "docs").mkdir()
     for name in ("results.md", "results.zh-CN.md"):
-        (tmp_path / "docs" / name).write_text("before\n<!-- learning -->\nstale\n<!-- end -->\nafter\n")
+        (tmp_path / "docs" / name).write_text(
+            "before\n<!-- learning -->\nstale\n<!-- end -->\n<!-- long -->\n<!-- end -->\nafter\n"
+        )
     seeds = []
 
     def run(folder, seed, flags, out):
@@ -92,6 +94,22 @@ def test_five_runs_become_a_table_bands_curves_and_weights(root, monkeypatch, ca
     assert seeds[10:] == [("ppo", "Pendulum-v1", 3)]
 
 
+def test_long_runs_are_of_three_seeds_and_have_a_table_of_their_own(root, monkeypatch):
+    root, seeds = root
+    for folder in ("td3", "sac"):
+        (root / folder).mkdir()
+    for arguments in ["td3"], ["sac"], ["ppo", "Pong-v0", "BipedalWalker-v3"]:
+        monkeypatch.setattr("sys.argv", ["results.py", *arguments])
+        results.main()
+    assert seeds[10:] == [("ppo", env, seed) for env in results.LONG["ppo"] for seed in range(3)]
+    short, long = (root / "docs/results.md").read_text().split("<!-- long -->")
+    assert "| sac | Pendulum-v1 | -20.0 | -40.0 | 102 | 5.0 |" in short and "ppo" not in short
+    assert "| ppo | Pong-v0 | -10.0 | -20.0 | 101 | 0 | 3 |" in long and "sac" not in long
+    assert "Seeds: 0 to 2;" in long
+    assert compare.read_band("ppo", "Pong-v0").running.shape == (100, 3)
+    assert not (root / "ppo/curve.png").exists()
+
+
 def test_a_run_that_fails_leaves_nothing_that_counts_as_finished(root, monkeypatch):
     def fail(folder, seed, flags, out):
         raise subprocess.CalledProcessError(130, folder)
@@ -104,7 +122,7 @@ def test_a_run_that_fails_leaves_nothing_that_counts_as_finished(root, monkeypat
 
 def test_a_folder_that_is_none(monkeypatch):
     monkeypatch.setattr("sys.argv", ["results.py", "ppo", "dqn"])
-    with pytest.raises(UserError, match=r"^there is no folder dqn: reinforce, ac, "):
+    with pytest.raises(UserError, match=r"^there is no dqn: reinforce, ac, .*, sac, BipedalWalker-v3, CartPole-v1, "):
         results.main()
 
 
@@ -121,28 +139,33 @@ def test_a_table_in_two_languages():
 # in the repository
 
 
-def test_the_results_are_of_five_seeds_each():
-    assert [(line["folder"], line["env"], line["seed"]) for line in LINES] == [
-        (*cell, str(seed)) for cell in results.CELLS for seed in range(5)
-    ]
+def test_the_results_are_of_five_seeds_each_and_long_runs_of_one_to_three():
+    runs = {cell: [] for cell in results.CELLS + results.LONG_CELLS}
+    for line in LINES:
+        runs[line["folder"], line["env"]].append(line["seed"])
+    assert all(runs[cell] == ["0", "1", "2", "3", "4"] for cell in results.CELLS)
+    assert all(runs[cell] in ([], ["0"], ["0", "1", "2"]) for cell in results.LONG_CELLS)
 
 
 def test_the_pages_hold_the_table():
     for name, translate in (("results.md", str), ("results.zh-CN.md", report.chinese)):
-        assert translate(results.table(LINES)) in (ROOT / "docs" / name).read_text(encoding="utf-8")
+        page = (ROOT / "docs" / name).read_text(encoding="utf-8")
+        assert all(translate(results.table(LINES, long)) in page for long in (False, True))
 
 
 @pytest.mark.parametrize("folder", results.ENVIRONMENTS)
 @pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
 def test_the_readme_has_these_medians_and_times(folder, page):
-    """In the order of the environments; what follows them is of single, long runs."""
+    """In the order of the environments, long runs last."""
     text = (ROOT / page).read_text(encoding="utf-8")
     *_, rewards, times = re.search(rf"^\| \[{folder}\].*\|$", text, re.M)[0].strip("| ").split(" | ")
-    for env in results.ENVIRONMENTS[folder]:
+    for env in results.ENVIRONMENTS[folder] + results.LONG.get(folder, []):
         runs = [line for line in LINES if (line["folder"], line["env"]) == (folder, env)]
+        if not runs:  # of a long one not yet
+            continue
         reward, seconds = (statistics.median(float(line[key]) for line in runs) for key in ("reward", "seconds"))
-        assert re.search(rf"{env} (-?\d+)", rewards)[1] == f"{reward:.0f}"
-        assert re.match(r"(\d+)", times)[1] == f"{seconds:.0f}"
+        assert int(re.search(rf"{env}\D*? ?([-+]?\d+)", rewards)[1]) == round(reward)
+        assert re.match(r"(\d+)", times)[1] == f"{seconds / 60 if env in results.LONG.get(folder, []) else seconds:.0f}"
         times = re.sub(r"^\d+ \S+?[,，]? *(?=\d|$)", "", times)
 
 

@@ -85,7 +85,6 @@ def test_targets_begin_as_copies_and_twins_apart():
     assert (agent.soft_q_net1.all_weights[0].numpy() != agent.soft_q_net2.all_weights[0].numpy()).all()
 
 
-@pytest.mark.usefixtures("without_xla")
 def test_settings_count_when_they_change_between_two_updates():
     agent, twin = make(), make()
     changes = dict(soft_q_lr=0.1, policy_lr=0.01, alpha_lr=0.2, alpha=0.3, log_std_max=-0.3, log_std_min=-0.6)
@@ -166,7 +165,6 @@ def test_alpha_is_1_until_it_learns_and_can_be_set():
     assert agent.alpha.numpy() == pytest.approx(0.2) and agent.log_alpha.numpy() == pytest.approx(np.log(0.2))
 
 
-@pytest.mark.usefixtures("without_xla")
 def test_a_resumed_run_takes_its_fixed_alpha_from_its_own_flags(tmp_path):
     settings = dict(out=tmp_path, start_steps=100)
     for episodes, alpha in (1, None), (2, 0.25):

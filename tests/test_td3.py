@@ -99,7 +99,6 @@ def test_delays_policy_and_targets():
     assert int(agent.policy_optimizer.iterations) == 4
 
 
-@pytest.mark.usefixtures("without_xla")
 def test_settings_count_when_they_change_between_two_updates():
     agent, twin = make(), make()
     changes = dict(q_lr=0.1, no_smoothing=True, policy_target_update_interval=1, policy_lr=0.2, single_q=True)

@@ -6,7 +6,7 @@ import scipy.linalg
 import tensorflow as tf
 from scipy import stats
 
-from common import environments
+from common import environments, vectors
 from common.command import UserError, keywords
 from trpo.agent import TRPO, GAE_Buffer
 from trpo.main import PRESETS, Config, train
@@ -354,6 +354,7 @@ def test_value_fit_5_34():
 # the run
 
 
+@pytest.mark.xla
 def test_200_updates_keep_the_constraint_and_never_worsen_the_surrogate():
     env = environments.make("Pendulum-v1", 0)
     agent = TRPO(3, 1, np.float32([2]), batch_size=400, hidden=(16,), c_update_epochs=2)
@@ -472,7 +473,6 @@ def test_a_mean_through_tanh_stays_within_the_bounds(tmp_path):
     assert TRPO(3, 2, None, mean="tanh", hidden=(4,)).actor.all_layers[-1].act is None  # logits have no bounds
 
 
-@pytest.mark.usefixtures("without_xla")
 def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path):
     settings = dict(seed=3, batch_size=300, hidden=(16,))
     whole = run(tmp_path / "a", steps=2000, **settings).get_pi_params().numpy()
@@ -493,6 +493,31 @@ def test_save_and_load_bring_back_the_log_std_too(tmp_path, hdf5):
     action, _, _, mean, _ = agent.get_action(np.ones(3), greedy=True)
     np.testing.assert_array_equal(action, mean)
     np.testing.assert_array_equal(other.get_action(np.ones(3), greedy=True)[0], action)
+
+
+def test_normalising_is_learning_from_states_of_mean_0_and_deviation_1(tmp_path):
+    settings = dict(log_std=-0.5, batch_size=49, minibatch_size=7, seed=1)
+    agent, twin = TRPO(3, 2, BOUND, normalising=True, **settings), TRPO(3, 2, BOUND, **settings)
+    assert agent.log_std_now == pytest.approx(-0.5)
+    before, batch = np.random.default_rng(0).normal([5, -2, 0], [2, 1, 30], (2, 50, 3)).astype(np.float32)
+    mean, std = before.mean(0), before.std(0)
+    agent.normaliser.update(before)
+    for learner, states in (agent, batch), (twin, (batch - mean) / std):
+        for t, state in enumerate(states[:-1]):
+            action, *rest = learner.get_action(state)
+            learner.buf.store(state, action, t % 3, *rest)
+        learner.finish_path(False, states[-1])
+        learner.update()  # by the statistics that it acted with
+    for name in "actor", "critic":
+        mine, its = (vectors.join(getattr(each, name).all_weights) for each in (agent, twin))
+        np.testing.assert_allclose(mine, its, atol=1e-4)
+    np.testing.assert_allclose(agent.normaliser.mean, np.concatenate([before, batch[:-1]]).mean(0), rtol=1e-5)
+    agent.save(tmp_path)
+    other = TRPO(3, 2, BOUND, normalising=True)
+    other.load(tmp_path)
+    np.testing.assert_array_equal(other.policy(batch), agent.policy(batch))
+    with pytest.raises(UserError, match="another network: its weights differ in count, mean, var"):
+        twin.load(tmp_path)
 
 
 def test_discrete_surrogate_and_divergence():
@@ -517,6 +542,7 @@ def test_discrete_log_probability():
     assert logp == pytest.approx(np.log(p[action]), rel=1e-4)
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize("env_id, steps, at_least", [("Pendulum-v1", 100_000, -250), ("CartPole-v1", 50_000, 400)])
 def test_learns(tmp_path, env_id, steps, at_least):
     agent, env, rewards = run(tmp_path, env_id, steps, steps=steps), environments.make(env_id, 999), []

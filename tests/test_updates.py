@@ -110,7 +110,6 @@ FLAGS = {
 }
 
 
-@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_folder_leaves_its_table_and_resume_goes_on_with_it(algorithm, tmp_path, monkeypatch):
     """The columns are those that its READMEs name; a row belongs to an episode's end."""

@@ -9,6 +9,7 @@ from tensorflow_probability import distributions as tfd
 from common import vectors, weights
 from common.acting import MLP, sample
 from common.compiling import compiled, converted
+from common.normalising import Normaliser
 
 
 class GAE_Buffer:
@@ -96,6 +97,8 @@ class TRPO:
     end_lr, total_steps: delta and lr_c fall linearly to the part end_lr at total_steps, if that is given.
     reward_scale: rewards are multiplied by it, so that values are of the order of 1.
     mean: of the Gaussian policy, 'linear' or 'tanh', which keeps it within the actions' bounds.
+    log_std: of the Gaussian policy at the start.
+    normalising: bring states to mean 0 and deviation 1.
     """
 
     def __init__(
@@ -119,6 +122,8 @@ class TRPO:
         minibatch_size=64,
         reward_scale=0.1,
         mean="linear",
+        log_std=0.0,
+        normalising=False,
         hidden=(64, 64),
         seed=0,
     ):
@@ -133,13 +138,15 @@ class TRPO:
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
         act = None if self.discrete else {"linear": None, "tanh": tf.nn.tanh}[mean]  # of logits, or of the mean
         self.actor = self._network(state_dim, hidden, action_dim, gain=0.01, act=act, scale=action_bound)
-        self.log_std = tf.Variable(tf.zeros(0 if self.discrete else action_dim), name="log_std")
+        self.log_std = tf.Variable(tf.fill(0 if self.discrete else action_dim, float(log_std)), name="log_std")
         self.actor_weights = [*self.actor.trainable_weights, *([] if self.discrete else [self.log_std])]
 
         self.critic_opt = tf.optimizers.Adam(lr_c)
         self.critic_opt.build(self.critic.trainable_weights)
 
-        self.policy, self.value = MLP(self.actor), MLP(self.critic)
+        self.normaliser = Normaliser(state_dim) if normalising else None
+        self.policy = MLP(self.actor, normaliser=self.normaliser)
+        self.value = MLP(self.critic, normaliser=self.normaliser)
         self._refresh()
         self.buf = GAE_Buffer(state_dim, action_dim, batch_size, gamma, gae_lambda, self.discrete, reward_scale)
 
@@ -306,11 +313,14 @@ class TRPO:
         """
         states, actions, adv, returns, logp, mean, log_std = self.buf.get()
         progress = np.float32(min(self.steps / self.total_steps, 1) if self.total_steps else 0)
-        results = self._update(states, actions, adv, returns, logp, mean, log_std, self._minibatches(), progress)
+        seen = self.normaliser(states) if self.normaliser else states
+        results = self._update(seen, actions, adv, returns, logp, mean, log_std, self._minibatches(), progress)
         report = {name: float(x) for name, x in results.items()}
         loss = report["actor_loss_before"] + report["critic_loss"]
         if not np.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss}")
+        if self.normaliser:
+            self.normaliser.update(states)
         self.steps += self.buf.max_size
         self._refresh()
         return report
@@ -348,10 +358,14 @@ class TRPO:
         self.buf.finish_path(0.0 if done else self.value(next_state)[0])
 
     def save(self, path="model/trpo", hdf5=False):
-        """Write actor (with log-std) and critic to the folder `path`."""
-        weights.save(path, hdf5, actor=[self.actor, self.log_std], critic=[self.critic])
+        """Write actor (with log-std and the statistics of the states) and critic to the folder `path`."""
+        weights.save(path, hdf5, **self._parts())
 
     def load(self, path="model/trpo"):
         """Read what `save` wrote. Raises UserError if it is missing, damaged or of another network."""
-        weights.load(path, actor=[self.actor, self.log_std], critic=[self.critic])
+        weights.load(path, **self._parts())
         self._refresh()
+
+    def _parts(self):
+        statistics = [self.normaliser.arrays] if self.normaliser else []
+        return dict(actor=[self.actor, self.log_std, *statistics], critic=[self.critic])

@@ -51,6 +51,10 @@ class Config(command.Options):
     """Rewards are multiplied by it for learning, so that values are of the order of 1."""
     mean: Literal["linear", "tanh"] = "linear"
     """Of the Gaussian policy; tanh, the book's, keeps it within the actions' bounds."""
+    log_std: float = 0.0
+    """Logarithm of the Gaussian policy's deviation at the start."""
+    normalising: bool = False
+    """Bring states to mean 0 and deviation 1."""
     hidden: tuple[Count, ...] = (64, 64)
     """Units of the hidden layers of both networks."""
 
