@@ -41,13 +41,15 @@ ENVIRONMENTS = {
     "td3": ["Pendulum-v1"],
     "sac": ["Pendulum-v1"],
 }
+WALKER, CHEETAH = "BipedalWalker-v3", "HalfCheetah-v4"
 LONG = {
     "reinforce": ["Pong-v0"],
-    "a3c": ["BipedalWalker-v3"],
-    "trpo": ["BipedalWalker-v3"],
-    "ppo": ["BipedalWalker-v3", "Pong-v0"],
-    "acktr": ["BipedalWalker-v3"],
-    "sac": ["BipedalWalker-v3"],
+    "a2c": [CHEETAH],
+    "a3c": [WALKER],
+    "trpo": [WALKER, CHEETAH],
+    "ppo": [WALKER, "Pong-v0", CHEETAH],
+    "acktr": [WALKER, CHEETAH],
+    "sac": [WALKER, CHEETAH],
 }
 CELLS, LONG_CELLS = (
     [(folder, env) for folder, environments in each.items() for env in environments] for each in (ENVIRONMENTS, LONG)

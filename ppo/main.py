@@ -109,6 +109,7 @@ WALKER = dict(
 PRESETS = {
     "CartPole-v1": dict(gamma=0.98, gae_lambda=0.95, steps=80_000),
     "BipedalWalker-v3": WALKER,
+    **{env_id: WALKER | dict(steps=5_000_000, hidden=(128, 128)) for env_id in environments.RUNNERS},
     "Pong-v0": PONG,
     "PongDeterministic-v4": PONG,
 }

@@ -59,7 +59,12 @@ class Config(command.Options):
     """Units of the hidden layers of both networks."""
 
 
-PRESETS = {"CartPole-v1": dict(gamma=0.98, steps=60_000)}
+WALKER = dict(steps=3_000_000, batch_size=4096, gamma=0.99, log_std=-0.5, normalising=True)
+PRESETS = {
+    "CartPole-v1": dict(gamma=0.98, steps=60_000),
+    "BipedalWalker-v3": WALKER,
+    **{env_id: WALKER | dict(steps=5_000_000, hidden=(128, 128)) for env_id in environments.RUNNERS},
+}
 
 
 def train(config, agent, env):
