@@ -142,7 +142,6 @@ def test_an_episode_is_played_again_from_a_checkpoint(tmp_path, env_id):
     np.testing.assert_array_equal(other.reset()[0], env.reset()[0])
 
 
-@pytest.mark.usefixtures("without_xla")
 @mujoco
 def test_a_run_that_is_stopped_and_resumed_equals_one_that_is_not(tmp_path, monkeypatch):
     """Stopped by Ctrl-C in the middle of every episode."""
