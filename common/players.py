@@ -28,7 +28,7 @@ class Path(NamedTuple):
     """
 
     states: np.ndarray
-    actions: list[int]
+    actions: list[int | np.ndarray]
     rewards: list[float]
     next_state: np.ndarray
     terminated: bool
@@ -77,12 +77,14 @@ class Tables(Players):
     def __init__(self, env_id: str, seeds: list[int], count: int):
         self.pools = [_pool(1, env_id, share.tolist()) for share in np.array_split(seeds, min(count, len(seeds)))]
 
-    def play(self, policy: MLP, steps: int) -> Iterator[Path]:
+    def play(self, policy: MLP, steps: int, std: np.ndarray | None = None) -> Iterator[Path]:
         """The next `steps` steps of each environment in turn, with actions sampled from softmax(policy(state)).
 
+        std: float32 [action_dim], where actions are continuous: they are from the Gaussian around policy(state).
         Raises UserError if a process was ended from outside.
         """
-        return itertools.chain.from_iterable(self._results([(pool, _play_on, policy, steps) for pool in self.pools]))
+        calls = [(pool, _play_on, policy, steps, std) for pool in self.pools]
+        return itertools.chain.from_iterable(self._results(calls))
 
 
 def _result(future):
@@ -144,13 +146,17 @@ class Seat:
         self.state, _ = self.env.reset(seed=seed)
         self.reward, self.length, self.over = 0.0, 0, False
 
-    def play(self, policy: MLP, most: float = np.inf) -> Path:
+    def play(self, policy: MLP, most: float = np.inf, std: np.ndarray | None = None) -> Path:
         """At most so many steps."""
         if self.over:
             self.begin()
         states, actions, rewards = [], [], []
         while not self.over and len(states) < most:
-            action = int(sample(policy(self.state), self.rng))
+            output = policy(self.state)
+            if std is None:
+                action = int(sample(output, self.rng))
+            else:
+                action = output + std * self.rng.standard_normal(output.shape, np.float32)
             states.append(kept(self.state))
             self.state, reward, terminated, truncated, _ = self.env.step(action)
             actions.append(action)
@@ -167,12 +173,12 @@ def _play(policy: MLP, seed: int) -> Path:
     return seats[0].play(policy)
 
 
-def _play_on(policy: MLP, steps: int) -> list[Path]:
+def _play_on(policy: MLP, steps: int, std: np.ndarray | None) -> list[Path]:
     """So many steps in each environment of this process."""
     paths = []
     for seat in seats:
         left = steps
         while left:
-            paths.append(seat.play(policy, left))
+            paths.append(seat.play(policy, left, std))
             left -= len(paths[-1].rewards)
     return paths

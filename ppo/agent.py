@@ -1,5 +1,8 @@
 """Proximal policy optimisation: the class of section 5.10.6, for Algorithms 5.23 and 5.24."""
 
+from functools import partial
+from operator import mul
+
 import numpy as np
 import tensorflow as tf
 import tensorlayer as tl
@@ -110,7 +113,7 @@ class PPO:
         name = "output" if act is None else "output_tanh"  # weights of the one don't load as the other's
         layer = dense(layer, units, act, gain, name)
         if scale is not None:
-            layer = tl.layers.Lambda(lambda x: x * scale, name="scale")(layer)
+            layer = tl.layers.Lambda(partial(mul, scale), name="scale")(layer)  # a lambda would not reach a process
         model = tl.models.Model(inputs, layer)
         model.train()
         return model
@@ -216,7 +219,7 @@ class PPO:
         """Bring the NumPy copies that act up to date with the networks."""
         self.policy.refresh()
         self.value.refresh()
-        self.std = np.exp(self.log_std.numpy())
+        self.std = None if self.discrete else np.exp(self.log_std.numpy())
 
     def _adapt_lam(self, kl):
         """The last lines of Algorithm 5.23, with a = 1.5 and b = 2."""

@@ -149,7 +149,7 @@ def train_side_by_side(config, agent, env):
         Tables(config.env, [seed + run.steps for seed in seeds], config.workers) as players,
     ):
         while run.goes_on():
-            for path in players.play(agent.policy, config.batch_size // config.environments):
+            for path in players.play(agent.policy, config.batch_size // config.environments, agent.std):
                 for transition in zip(path.states, path.actions, path.rewards, strict=True):
                     agent.store_transition(*transition)
                 agent.finish_path(path.next_state, path.terminated)
@@ -171,8 +171,6 @@ def main():
     if config.render and config.workers:
         raise command.UserError("--render shows what this process plays, and others play: give --workers 0 too")
     env = environments.make(config.env, config.seed, "human" if config.render else None)
-    if config.workers and environments.dimensions(env)[2] is not None:
-        raise command.UserError(f"--workers are for discrete actions, and {config.env} has continuous ones")
     if config.workers and config.batch_size < config.environments:
         raise command.UserError("--batch-size must be at least --environments: each takes its share of the batch")
     with loading():  # only now: --help and a wrong flag are answered at once

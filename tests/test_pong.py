@@ -339,6 +339,16 @@ def test_environments_in_processes_play_on_where_they_stopped():
         assert max(lengths) > 7
 
 
+def test_in_processes_continuous_actions_are_drawn_around_the_policys_means():
+    agent = PPO(3, 1, np.float32([2]), hidden=(8,), log_std=-1.0, normalising=True)
+    agent.normaliser.update(np.random.default_rng(0).normal(1, 3, (50, 3)))
+    with Tables("Pendulum-v1", [3, 4], 2) as tables:
+        _, path = tables.play(agent.policy, 20, agent.std)
+    noise = np.random.default_rng([4, 1]).standard_normal((20, 1), np.float32)
+    seen = agent.normaliser(path.states)
+    np.testing.assert_allclose(path.actions, agent.actor(seen) + np.exp(-1) * noise, rtol=1e-4, atol=1e-5)
+
+
 def test_a_players_actions_are_independent_of_its_environments_chance():
     """From one seed and one stream, the first action would tell which number of the start state is the larger."""
     agent = PolicyGradient(4, 2)
@@ -415,6 +425,20 @@ def test_ppo_side_by_side_closes_paths_at_ends_limits_and_the_batchs_end(tmp_pat
     with open(config.model_folder / "episodes.csv") as file:
         rows = [float(row["reward"]) for row in csv.DictReader(file)]
     assert rows == [15, 15, 6, 15, 6, 15]
+
+
+def test_ppo_side_by_side_learns_the_same_whatever_the_number_of_processes(tmp_path):
+    def learnt(workers):
+        settings = dict(steps=600, batch_size=240, environments=3, workers=workers, hidden=(8,), normalising=True)
+        config = ppo.Config(train=True, out=tmp_path / str(workers), **settings)
+        env = environments.make(config.env, 0)
+        agent = PPO(*environments.dimensions(env), **keywords(config, PPO))
+        ppo.train_side_by_side(config, agent, env)
+        return np.concatenate([np.ravel(weight) for weight in [*agent.actor_weights, agent.normaliser.mean]])
+
+    one = learnt(1)
+    np.testing.assert_array_equal(one, learnt(2))
+    assert np.abs(one[-3:]).min() > 0  # of states that were played
 
 
 ENDS = f"""
@@ -632,7 +656,6 @@ def test_refusals(command, tmp_path):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--workers", "2"], "--workers are for discrete actions, and Pendulum-v1 has continuous ones"),
         (
             ["--env", "CartPole-v1", "--workers", "1", "--batch-size", "7"],
             "--batch-size must be at least --environments",
