@@ -140,7 +140,8 @@ class SAC:
     state_dim, action_dim: lengths of a state and of an action.
     replay_buffer: a ReplayBuffer.  hidden_dim: units of each hidden layer.
     action_range: float32 [action_dim], the largest action.
-    soft_q_lr, policy_lr, alpha_lr: learning rates (Adam).
+    soft_q_lr, policy_lr, alpha_lr: learning rates (Adam); they fall linearly to the part end_lr at total_steps, if that
+        is given.
     alpha: weight of the entropy at the start, 1 if not given; it stays there unless `update` tunes it.
     """
 
@@ -156,12 +157,15 @@ class SAC:
         alpha_lr=1e-3,
         *,
         alpha=None,
+        end_lr=1.0,
+        total_steps=None,
         seed=0,
     ):
         if isinstance(action_range, ReplayBuffer):  # the book's main loop has the two in this order
             replay_buffer, action_range = action_range, replay_buffer
         self.replay_buffer = replay_buffer
         self.soft_q_lr, self.policy_lr, self.alpha_lr = soft_q_lr, policy_lr, alpha_lr
+        self.end_lr, self.total_steps = end_lr, total_steps
         self.rng = np.random.default_rng([seed, 1])  # gym's environment draws from default_rng(seed)
         replay_buffer.allocate(state_dim, action_dim)
         replay_buffer.rng = self.rng
@@ -248,15 +252,16 @@ class SAC:
         return loss
 
     @compiled
-    def _update(self, batches, noise, auto_entropy, target_entropy, reward_scale, gamma, soft_tau):
+    def _update(self, batches, noise, auto_entropy, target_entropy, reward_scale, gamma, soft_tau, progress):
         """The gradient steps on batches [steps, batch_size, transition]; returns the mean of `update`'s report, [5].
 
-        noise: [steps, 2, batch_size, action_dim].
+        noise: [steps, 2, batch_size, action_dim].  progress: the part of the training that is over.
         """
-        self.soft_q_optimizer1.learning_rate.assign(self.soft_q_lr)
-        self.soft_q_optimizer2.learning_rate.assign(self.soft_q_lr)
-        self.policy_optimizer.learning_rate.assign(self.policy_lr)
-        self.alpha_optimizer.learning_rate.assign(self.alpha_lr)
+        left = 1 - (1 - self.end_lr) * progress  # the part of the learning rates
+        self.soft_q_optimizer1.learning_rate.assign(self.soft_q_lr * left)
+        self.soft_q_optimizer2.learning_rate.assign(self.soft_q_lr * left)
+        self.policy_optimizer.learning_rate.assign(self.policy_lr * left)
+        self.alpha_optimizer.learning_rate.assign(self.alpha_lr * left)
         sums = tf.zeros(5)
         for i in tf.range(len(batches)):
             state, action, reward, next_state, done = tf.split(batches[i], self.replay_buffer.sizes, 1)
@@ -285,7 +290,8 @@ class SAC:
         batches = self.replay_buffer.sample_batches(steps, batch_size)
         noise = self.rng.standard_normal((steps, 2, batch_size, self.policy_net.num_actions), np.float32)
         kappa = -self.policy_net.num_actions if target_entropy is None else target_entropy
-        settings = (np.float32(x) for x in (kappa, reward_scale, gamma, soft_tau))
+        progress = min(self.replay_buffer.position / self.total_steps, 1) if self.total_steps else 0
+        settings = (np.float32(x) for x in (kappa, reward_scale, gamma, soft_tau, progress))
         results = self._update(batches, noise, auto_entropy, *settings).numpy().tolist()
         if not np.isfinite(results).all():
             raise FloatingPointError(f"the loss is {results[0] + results[1]}")

@@ -36,6 +36,8 @@ class Config(command.Options):
     """Learning rate of the critics."""
     alpha_lr: Positive = 1e-3
     """Learning rate of alpha."""
+    end_lr: Fraction = 1.0
+    """The part of all learning rates that is left at the end of --steps, if given; they fall linearly."""
     alpha: Positive | None = None
     """A fixed weight of the entropy; without it alpha adapts, Eq. (6.29)."""
     target_entropy: float | None = None
@@ -62,7 +64,7 @@ RUNNER = BOX2D | dict(
 )
 PRESETS = {
     "LunarLanderContinuous-v2": dict(steps=100_000, **BOX2D),
-    "BipedalWalker-v3": dict(steps=500_000, **BOX2D),
+    "BipedalWalker-v3": dict(steps=500_000, end_lr=0.0, **BOX2D),
     **{env_id: RUNNER for env_id in environments.RUNNERS},
 }
 
@@ -119,7 +121,7 @@ def main():
         from sac.agent import SAC, ReplayBuffer
     state_dim, action_dim, action_range = environments.dimensions(env)
     replay_buffer = ReplayBuffer(config.replay_buffer_size)
-    settings = command.keywords(config, SAC)
+    settings = command.keywords(config, SAC) | dict(total_steps=config.steps)
     agent = SAC(state_dim, action_dim, replay_buffer, action_range=action_range, **settings)
     if config.train:
         train(config, agent, env)

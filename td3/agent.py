@@ -118,7 +118,7 @@ class TD3:
     replay_buffer: a ReplayBuffer.  hidden_dim: units of each hidden layer.
     action_range: float32 [action_dim], the largest action.
     policy_target_update_interval: d, critic steps for each step of the policy and the targets.
-    q_lr, policy_lr: learning rates (Adam).
+    q_lr, policy_lr: learning rates (Adam); they fall linearly to the part end_lr at total_steps, if that is given.
     single_q, no_smoothing: switch off the twin critics of Eq. (6.14), or the smoothing of Eq. (6.16).
     """
 
@@ -135,6 +135,8 @@ class TD3:
         *,
         single_q=False,
         no_smoothing=False,
+        end_lr=1.0,
+        total_steps=None,
         seed=0,
     ):
         if isinstance(action_range, ReplayBuffer):  # the book's main loop has the two in this order
@@ -142,7 +144,7 @@ class TD3:
         self.replay_buffer = replay_buffer
         self.policy_target_update_interval = policy_target_update_interval
         self.single_q, self.no_smoothing = single_q, no_smoothing
-        self.q_lr, self.policy_lr = q_lr, policy_lr
+        self.q_lr, self.policy_lr, self.end_lr, self.total_steps = q_lr, policy_lr, end_lr, total_steps
         self.rng = np.random.default_rng([seed, 1])  # gym's environment draws from default_rng(seed)
         replay_buffer.allocate(state_dim, action_dim)
         replay_buffer.rng = self.rng
@@ -212,14 +214,15 @@ class TD3:
         return loss
 
     @compiled
-    def _update(self, batches, noise, count, eval_noise_scale, reward_scale, gamma, soft_tau):
+    def _update(self, batches, noise, count, eval_noise_scale, reward_scale, gamma, soft_tau, progress):
         """The gradient steps on batches [steps, batch_size, transition]; returns the sums of the losses.
 
-        count: steps made before.
+        count: steps made before.  progress: the part of the training that is over.
         """
-        self.q_optimizer1.learning_rate.assign(self.q_lr)
-        self.q_optimizer2.learning_rate.assign(self.q_lr)
-        self.policy_optimizer.learning_rate.assign(self.policy_lr)
+        left = 1 - (1 - self.end_lr) * progress  # the part of the learning rates
+        self.q_optimizer1.learning_rate.assign(self.q_lr * left)
+        self.q_optimizer2.learning_rate.assign(self.q_lr * left)
+        self.policy_optimizer.learning_rate.assign(self.policy_lr * left)
         q_loss = policy_loss = 0.0
         for i in tf.range(len(batches)):
             state, action, reward, next_state, done = tf.split(batches[i], self.replay_buffer.sizes, 1)
@@ -242,7 +245,8 @@ class TD3:
         """
         batches = self.replay_buffer.sample_batches(steps, batch_size)
         noise = self.rng.standard_normal((steps, batch_size, self.policy_net.num_actions), np.float32)
-        settings = (np.float32(x) for x in (eval_noise_scale, reward_scale, gamma, soft_tau))
+        progress = min(self.replay_buffer.position / self.total_steps, 1) if self.total_steps else 0
+        settings = (np.float32(x) for x in (eval_noise_scale, reward_scale, gamma, soft_tau, progress))
         results = self._update(batches, noise, np.int32(self.update_cnt), *settings)
         q_loss, policy_loss = (float(loss) for loss in results)
         if not np.isfinite([q_loss, policy_loss]).all():

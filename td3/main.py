@@ -34,6 +34,8 @@ class Config(command.Options):
     """Learning rate of the policy."""
     q_lr: Positive = 1e-3
     """Learning rate of the critics."""
+    end_lr: Fraction = 1.0
+    """The part of both learning rates that is left at the end of --steps, if given; they fall linearly."""
     batch_size: Count = 64
     """Transitions that each gradient uses."""
     replay_buffer_size: Count = 100_000
@@ -67,7 +69,7 @@ RUNNER = BOX2D | dict(
 )
 PRESETS = {
     "LunarLanderContinuous-v2": dict(steps=100_000, **BOX2D),
-    "BipedalWalker-v3": dict(steps=250_000, **BOX2D),
+    "BipedalWalker-v3": BOX2D | dict(steps=1_000_000, gamma=0.98, soft_tau=0.005, end_lr=0.0, batch_size=256),
     **{env_id: RUNNER for env_id in environments.RUNNERS},
 }
 
@@ -121,7 +123,7 @@ def main():
         from td3.agent import TD3, ReplayBuffer
     state_dim, action_dim, action_range = environments.dimensions(env)
     replay_buffer = ReplayBuffer(config.replay_buffer_size)
-    settings = command.keywords(config, TD3)
+    settings = command.keywords(config, TD3) | dict(total_steps=config.steps)
     agent = TD3(state_dim, action_dim, replay_buffer, action_range=action_range, **settings)
     if config.train:
         train(config, agent, env)

@@ -237,6 +237,19 @@ def test_the_test_plays_greedily(algorithm, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("algorithm", ["td3", "sac"])
+def test_learning_rates_fall_linearly(algorithm):
+    """To a fifth at the end: after a quarter of the training 1 - 0.8 / 4 is left."""
+    _, agent, _ = build(algorithm, hidden_dim=8, end_lr=0.2)
+    agent.total_steps = 80
+    optimizers = [each for name, each in vars(agent).items() if "optimizer" in name]
+    rates = [float(each.learning_rate) for each in optimizers]
+    for steps, left in (20, 0.8), (60, 0.2), (40, 0.2):
+        remember(agent, steps)
+        learn(agent, 1)
+        assert [float(each.learning_rate) for each in optimizers] == pytest.approx([left * rate for rate in rates])
+
+
+@pytest.mark.parametrize("algorithm", ["td3", "sac"])
 def test_an_empty_memory_is_told(algorithm):
     _, agent, _ = build(algorithm)
     with pytest.raises(RuntimeError, match="the replay buffer is empty: push transitions first"):
