@@ -96,20 +96,32 @@ PONG = dict(
     running=0.99,
 )
 WALKER = dict(
-    steps=3_000_000,
-    batch_size=4096,
+    steps=4_000_000,
+    batch_size=8192,
+    workers=os.cpu_count() or 1,
+    environments=16,
     gamma=0.99,
     gae_lambda=0.95,
     lr_a=3e-4,
     lr_c=1e-3,
-    minibatch_size=128,
+    minibatch_size=256,
     log_std=-0.5,
     normalising=True,
+    hidden=(128, 128),
+)
+RUNNER = WALKER | dict(
+    steps=5_000_000,
+    batch_size=4096,
+    environments=8,
+    gamma=0.98,
+    gae_lambda=0.92,
+    entropy=0.002,
+    reward_scale=0.05,
 )
 PRESETS = {
     "CartPole-v1": dict(gamma=0.98, gae_lambda=0.95, steps=80_000),
     "BipedalWalker-v3": WALKER,
-    **{env_id: WALKER | dict(steps=5_000_000, hidden=(128, 128)) for env_id in environments.RUNNERS},
+    **{env_id: RUNNER for env_id in environments.RUNNERS},
     "Pong-v0": PONG,
     "PongDeterministic-v4": PONG,
 }
