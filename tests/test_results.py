@@ -15,7 +15,7 @@ from test_compare import table
 from test_readmes import differences
 
 from benchmarks import learning, report, results
-from common import compare
+from common import compare, environments
 from common.command import UserError
 
 LINES = report.read(ROOT / "benchmarks/results/learning.csv")
@@ -101,7 +101,7 @@ def test_long_runs_are_of_three_seeds_and_have_a_table_of_their_own(root, monkey
     for arguments in ["td3"], ["sac"], ["ppo", "Pong-v0", "BipedalWalker-v3"]:
         monkeypatch.setattr("sys.argv", ["results.py", *arguments])
         results.main()
-    assert seeds[10:] == [("ppo", env, seed) for env in results.LONG["ppo"] for seed in range(3)]
+    assert seeds[10:] == [("ppo", env, seed) for env in ("BipedalWalker-v3", "Pong-v0") for seed in range(3)]
     short, long = (root / "docs/results.md").read_text().split("<!-- long -->")
     assert "| sac | Pendulum-v1 | -20.0 | -40.0 | 102 | 5.0 |" in short and "ppo" not in short
     assert "| ppo | Pong-v0 | -10.0 | -20.0 | 101 | 0 | 3 |" in long and "sac" not in long
@@ -195,3 +195,23 @@ def test_each_cell_has_the_weights_of_seed_0_and_a_card(folder, env):
     assert (config["env"], config["seed"]) == (env, 0)
     assert config["card"]["reward"] == float(line["reward"]) and config["card"]["steps"] == int(line["steps"])
     assert config["card"]["command"] == f"python {folder}/main.py --train --env {env} --seed 0"
+
+
+@pytest.mark.parametrize(("folder", "env"), [cell for cell in results.LONG_CELLS if cell[1] != "Pong-v0"])
+def test_what_long_runs_ship_walks_and_runs(folder, env, monkeypatch, tmp_path, capsys):
+    """Three episodes: one may end in a fall. Pong's weights play in tests/test_pong.py."""
+    shipped = ROOT / folder / "pretrained" / env
+    if not shipped.exists():
+        assert not any((line["folder"], line["env"]) == (folder, env) for line in LINES)
+        return
+    make = environments.make
+    monkeypatch.setattr(environments, "make", lambda env_id, seed, render_mode=None: make(env_id, seed))  # no film
+    monkeypatch.setattr("sys.argv", ["main.py", "--test", "--env", env, "--test-episodes", "3", "--out", str(tmp_path)])
+    importlib.import_module(f"{folder}.main").main()
+    mean = float(re.search(r"Mean of 3: (\S+)", capsys.readouterr().out)[1])
+    (reward,) = (
+        float(line["reward"]) for line in LINES if (line["folder"], line["env"], line["seed"]) == (folder, env, "0")
+    )
+    assert mean > 0.6 * reward
+    assert json.loads((shipped / "config.json").read_text())["env"] == env
+    assert all(path.stat().st_size < (1e6 if env == results.CHEETAH else 3e5) for path in shipped.iterdir())
