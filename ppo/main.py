@@ -113,10 +113,9 @@ RUNNER = WALKER | dict(
     steps=5_000_000,
     batch_size=4096,
     environments=8,
-    gamma=0.98,
-    gae_lambda=0.92,
+    lr_a=2e-4,
     entropy=0.002,
-    reward_scale=0.05,
+    reward_scale=0.02,
 )
 PRESETS = {
     "CartPole-v1": dict(gamma=0.98, gae_lambda=0.95, steps=80_000),
