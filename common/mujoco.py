@@ -18,7 +18,7 @@ from common.environments import NO_UNHEALTHY, gym
 try:
     with mock.patch.dict(os.environ, MUJOCO_GL="disable"):  # no OpenGL beside TensorFlow: see Drawn
         import gymnasium
-        import mujoco  # noqa: F401  what Gymnasium says where it is missing is not what installs it here
+        import mujoco  # what Gymnasium says where it is missing is not what installs it here
 except ImportError as error:
     raise gym.error.DependencyNotInstalled(f"{error}; pip install -r requirements/mujoco.txt") from None
 
@@ -80,6 +80,9 @@ def _paint(env_id: str) -> None:
     env = gymnasium.make(env_id, render_mode="rgb_array", width=480, height=320, camera_name="track").unwrapped
     # The processor needs 12 ms a picture so, and five times as many with what they are at first.
     env.model.vis.quality.offsamples, env.model.vis.quality.shadowsize = 0, 1024
+    (floor,) = np.flatnonzero(env.model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE)
+    env.model.geom_size[floor, :2] = 0  # it has no edge, which a cheetah reaches after seconds
+    env.model.mat_texrepeat[env.model.geom_matid[floor]] = 0.5  # its squares a metre wide
     with contextlib.suppress(EOFError):
         while True:
             env.set_state(*pickle.load(sys.stdin.buffer))
