@@ -49,6 +49,7 @@ LONG = {
     "trpo": [WALKER, CHEETAH],
     "ppo": [WALKER, "Pong-v0", CHEETAH],
     "acktr": [WALKER, CHEETAH],
+    "td3": [WALKER],
     "sac": [WALKER, CHEETAH],
 }
 CELLS, LONG_CELLS = (
