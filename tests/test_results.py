@@ -144,7 +144,7 @@ def test_the_results_are_of_five_seeds_each_and_long_runs_of_one_to_three():
     for line in LINES:
         runs[line["folder"], line["env"]].append(line["seed"])
     assert all(runs[cell] == ["0", "1", "2", "3", "4"] for cell in results.CELLS)
-    assert all(runs[cell] in ([], ["0"], ["0", "1", "2"]) for cell in results.LONG_CELLS)
+    assert all(runs[cell] in ([], ["0"], ["0", "1"], ["0", "1", "2"]) for cell in results.LONG_CELLS)
 
 
 def test_the_pages_hold_the_table():
