@@ -66,7 +66,7 @@ class Config(command.Options):
     log_std: float = 0.0
     """Logarithm of the Gaussian policy's deviation at the start."""
     normalising: bool = False
-    """Bring states to mean 0 and deviation 1."""
+    """Bring states to mean 0 and deviation 1 (not pictures)."""
     act: Literal["tanh", "relu"] = "tanh"
     """Of the hidden layers; relu is the book's."""
     hidden: tuple[Count, ...] = (64, 64)
@@ -182,6 +182,8 @@ def main():
     if config.render and config.workers:
         raise command.UserError("--render shows what this process plays, and others play: give --workers 0 too")
     env = environments.make(config.env, config.seed, "human" if config.render else None)
+    if config.normalising and env.observation_space == environments.PICTURE:
+        raise command.UserError(f"--normalising is for states of numbers, and {config.env} has pictures")
     if config.workers and config.batch_size < config.environments:
         raise command.UserError("--batch-size must be at least --environments: each takes its share of the batch")
     with loading():  # only now: --help and a wrong flag are answered at once

@@ -661,9 +661,10 @@ def test_refusals(command, tmp_path):
             "--batch-size must be at least --environments",
         ),
         (["--env", "Pong-v0", "--render"], "give --workers 0 too"),
+        (["--env", "Pong-v0", "--normalising"], "--normalising is for states of numbers, and Pong-v0 has pictures"),
     ],
 )
-def test_ppo_refuses_workers_that_cannot_play(monkeypatch, tmp_path, flags, message):
+def test_ppo_refuses_what_cannot_be(monkeypatch, tmp_path, flags, message):
     monkeypatch.setattr(sys, "argv", ["main.py", "--train", "--out", str(tmp_path), *flags])
     with pytest.raises(UserError, match=message):
         ppo.main()
