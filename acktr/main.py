@@ -65,7 +65,7 @@ RUNNER = dict(n_steps=64, delta=0.01, c_update_epochs=5, log_std=-0.5, hidden=(1
 PRESETS = {
     "Pendulum-v1": dict(steps=150_000, gamma=0.95, delta=0.01, mean="tanh", log_std=0.7),
     "BipedalWalker-v3": dict(steps=4_000_000, **RUNNER),
-    **{env_id: RUNNER | dict(steps=5_000_000, delta=0.02, reward_scale=0.02) for env_id in environments.RUNNERS},
+    **{env_id: dict(steps=5_000_000, **RUNNER) for env_id in environments.RUNNERS},
 }
 
 
