@@ -25,6 +25,7 @@ class PolicyGradient:
     c_update_epochs: gradient steps of the value baseline an update.
     reward_scale: rewards are multiplied by it, so that values are of the order of 1.
     reset_at_points: any reward other than 0 is a point that ends a path, though the game goes on (Pong).
+    act: of the hidden layers, 'tanh' or 'relu'.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class PolicyGradient:
         c_update_epochs=20,
         reward_scale=0.1,
         reset_at_points=False,
+        act="tanh",
         hidden=(32,),
         seed=0,
     ):
@@ -55,6 +57,7 @@ class PolicyGradient:
         self.total_steps, self.steps = total_steps, 0
         self.rng = np.random.default_rng([seed, 1])  # of [seed] the environment draws
 
+        self.act = {"tanh": tf.nn.tanh, "relu": tf.nn.relu}[act]
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s), the baseline b(s)
         self.actor = self._network(state_dim, hidden, action_num, gain=0.01)  # state -> logits
         self.actor_opt = tf.optimizers.Adam(learning_rate)
@@ -75,7 +78,8 @@ class PolicyGradient:
 
         inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
         for i, width in enumerate(hidden, 1):
-            layer = dense(layer, width, tf.nn.tanh, 2**0.5, f"hidden_{i}")
+            name = f"hidden_{i}" if self.act is tf.nn.tanh else f"hidden_{i}_relu"
+            layer = dense(layer, width, self.act, 2**0.5, name)
         model = tl.models.Model(inputs, dense(layer, units, None, gain, "output"))
         model.train()
         return model

@@ -51,6 +51,8 @@ class Config(command.Options):
     """Rewards are multiplied by it for learning, so that values are of the order of 1."""
     reset_at_points: bool = False
     """A reward other than 0 ends a path: what comes after the point was not its doing (Pong)."""
+    act: Literal["tanh", "relu"] = "tanh"
+    """Of the hidden layers."""
     hidden: tuple[Count, ...] = (32,)
     """Units of the hidden layers of both networks."""
     running: Fraction = 0.9

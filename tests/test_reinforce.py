@@ -299,6 +299,19 @@ def run_training(tmp_path, resume=False, **settings):
     return np.concatenate([w.numpy().ravel() for w in (*agent.actor.all_weights, *agent.critic.all_weights)])
 
 
+def test_the_hidden_layers_are_of_tanh_or_relu_and_do_not_load_as_one_another(tmp_path):
+    state = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    for act, function in ("tanh", np.tanh), ("relu", lambda x: np.maximum(x, 0)):
+        agent = make(act=act, seed=1)
+        for model in agent.actor, agent.critic:
+            W, b, V, c = (weight.numpy() for weight in model.all_weights)
+            np.testing.assert_allclose(model(state), function(state @ W + b) @ V + c, atol=1e-5)
+        agent.save(tmp_path / act)
+        agent.load(tmp_path / act)
+    with pytest.raises(command.UserError, match="another network"):
+        agent.load(tmp_path / "tanh")
+
+
 def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path):
     """The run is cut between two updates, with paths in the buffers."""
     whole = run_training(tmp_path / "a", episodes=20, baseline="value")
