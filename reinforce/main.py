@@ -64,15 +64,17 @@ class Config(command.Options):
 PONG = dict(
     steps=40_000_000,
     solved=None,
+    batch_size=2,
     workers=os.cpu_count() or 1,
     baseline="value",
     learning_rate=1.5e-3,
     lr_c=3e-3,
     end_lr=0.0,
-    entropy=1e-3,
+    entropy=3e-3,
     c_update_epochs=4,
     reward_scale=1.0,
     reset_at_points=True,
+    act="relu",
     hidden=(200,),
     running=0.99,
 )
