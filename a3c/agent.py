@@ -153,7 +153,8 @@ class ACNet:
         self.steps = self.updates = 0
 
         self.psi, self.theta = self.critic_weights.numpy(), self.actor_weights.numpy()
-        self.value, self.policy = MLP(self.critic, self.psi), MLP(self.actor, self.theta)  # they follow the vectors
+        self.policy = MLP(self.actor, self.theta, self.normaliser)  # they follow the vectors
+        self.value = MLP(self.critic, self.psi, self.normaliser)
 
     def _network(self, state_dim, hidden, units, gain, act=None, scale=None):
         """Dense layers from state_dim to `units`; orthogonal weights learn faster than the default."""
@@ -262,7 +263,7 @@ class ACNet:
         greedy: the most likely one. A sampled action may lie outside the bounds: it is the environment's
         part to clip it, so that what is stored is what was sampled. Raises FloatingPointError if it is no number.
         """
-        output = self.policy(self.normaliser(s))
+        output = self.policy(s)
         if not np.isfinite(output).all():  # finite weights of 1e38 can do that, and the walker would stop on it
             raise FloatingPointError(f"the policy of {self.scope} is not finite")
         if self.discrete:
@@ -274,7 +275,7 @@ class ACNet:
 
     def get_value(self, s):
         """V(s) of the states [L, state_dim]: float32 [L]."""
-        return self.value(self.normaliser(s))[:, 0]
+        return self.value(s)[:, 0]
 
     def save(self, path="model/a3c", hdf5=False):
         """Write actor (with log-std and the statistics of the states) and critic to the folder `path`."""

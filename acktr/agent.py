@@ -172,7 +172,8 @@ class ACKTR:
         )
         self.failures = 0  # factors that could not be inverted as they were
 
-        self.policy, self.value = MLP(self.actor), MLP(self.critic)
+        self.policy = MLP(self.actor, normaliser=self.normaliser)
+        self.value = MLP(self.critic, normaliser=self.normaliser)
         self._refresh()
 
     def _network(self, state_dim, hidden, units, gain, act=None, scale=None):
@@ -376,7 +377,7 @@ class ACKTR:
         greedy: the most likely one. A sampled action may lie outside the bounds: it is the environment's
         part to clip it, so that what is stored is what was sampled.
         """
-        output = self.policy(self.normaliser(s))
+        output = self.policy(s)
         if self.discrete:
             return np.argmax(output, -1) if greedy else sample(output, self.rng)
         if greedy:
@@ -385,7 +386,7 @@ class ACKTR:
 
     def get_value(self, s):
         """V(s) of one state [state_dim]."""
-        return float(self.value(self.normaliser(s))[0])
+        return float(self.value(s)[0])
 
     def save(self, path="model/acktr", hdf5=False):
         """Write actor (with log-std and the statistics of the states) and critic to the folder `path`."""
