@@ -579,7 +579,7 @@ def test_ctrl_c_reaches_all_processes_and_only_one_answers(tmp_path):
     stdout, stderr = process.communicate(timeout=1200)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr and "Weights and episodes.csv" in stdout
-    assert len((tmp_path / "model/reinforce/Pong-v0/episodes.csv").read_text().splitlines()) == 1 + 4  # a whole batch
+    assert len((tmp_path / "model/reinforce/Pong-v0/episodes.csv").read_text().splitlines()) == 1 + 2  # a whole batch
     wait_for_the_end_of(process.pid)
 
 
