@@ -159,7 +159,7 @@ def test_it_can_be_read_without_a_server(page, folder):
     page.goto(f"file://{folder}/ppo/index.html")
     assert page.locator(".tex .katex").count() > 3
     page.click("text=Play with the trained policy")
-    page.wait_for_function("play.game && play.game.steps > 5")
+    page.wait_for_function("typeof play === 'object' && play.game && play.game.steps > 5")
 
 
 def test_pages_are_pages_and_no_markdown(folder):
