@@ -325,6 +325,13 @@ def test_train_hands_the_agent_all_that_the_workers_collect(tmp_path, monkeypatc
 # acting
 
 
+def test_the_acting_copies_normalise_states():
+    agent, state = make(2, None), np.ones((5, 3))
+    agent.normaliser.update(np.random.default_rng(0).normal(2, 3, (50, 3)))
+    np.testing.assert_allclose(agent.policy(state), agent.actor(agent.normaliser(state)), atol=1e-6)
+    np.testing.assert_allclose(agent.value(state), agent.critic(agent.normaliser(state)), atol=1e-6)
+
+
 def test_actions_come_from_the_policy():
     agent = make(2, None)
     agent.normaliser.update(np.random.default_rng(0).normal(2, 3, (50, 3)))
