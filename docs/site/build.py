@@ -183,7 +183,7 @@ class Site:
         """What README.md calls a page where it links to it, or the page's title."""
         name = re.escape(path.removesuffix(".md"))
         named = re.search(rf"\[([^\]]+)\]\({name}(?:\.zh-CN)?\.md\)", self.markdown("README.md", language))
-        label = named[1] if named else plain(inline(first_heading(self.markdown(path, language))))
+        label = plain(inline(named[1] if named else first_heading(self.markdown(path, language))))
         return label[0].upper() + label[1:]
 
     # ---- The pages that are made of others

@@ -165,6 +165,9 @@ def test_it_can_be_read_without_a_server(page, folder):
 def test_pages_are_pages_and_no_markdown(folder):
     """A page that another one links to is built, not copied; the READMEs' tests would take a copy for the project's."""
     assert (folder / "CONTRIBUTING.html").exists() and not [*folder.rglob("*.md")]
+    for index in "index.html", "zh/index.html":
+        navigation = re.search(r"<nav.*?</nav>", (folder / index).read_text(encoding="utf-8"), re.DOTALL)[0]
+        assert "common/" in navigation and "`" not in navigation
 
 
 def test_size(folder):
