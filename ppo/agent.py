@@ -47,7 +47,7 @@ class PPO:
         action_bound,
         method="clip",
         *,
-        gamma=0.97,
+        gamma=0.98,
         gae_lambda=0.9,
         lr_a=1e-3,
         lr_c=2e-3,

@@ -33,7 +33,7 @@ class Config(command.Options):
     """Processes in which `environments` are played side by side; 0: one is played in this process."""
     environments: Count = 8
     """With --workers: environments, of which each takes its share of the batch."""
-    gamma: Fraction = 0.97
+    gamma: Fraction = 0.98
     """Discount of rewards."""
     gae_lambda: Fraction = 0.9
     """Decay of the advantage estimate; 1 is the book's sum of all rewards to come."""
@@ -118,7 +118,7 @@ RUNNER = WALKER | dict(
     reward_scale=0.02,
 )
 PRESETS = {
-    "CartPole-v1": dict(gamma=0.98, gae_lambda=0.95, steps=80_000),
+    "CartPole-v1": dict(gae_lambda=0.95, steps=80_000),
     "BipedalWalker-v3": WALKER,
     **{env_id: RUNNER for env_id in environments.RUNNERS},
     "Pong-v0": PONG,
