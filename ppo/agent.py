@@ -55,7 +55,7 @@ class PPO:
         total_steps=None,
         a_update_epochs=10,
         c_update_epochs=10,
-        minibatch_size=64,
+        minibatch_size=128,
         reward_scale=0.1,
         reset_at_points=False,
         entropy=0.0,

@@ -49,7 +49,7 @@ class Config(command.Options):
     """M of the algorithms, in passes over the batch."""
     c_update_epochs: Count = 10
     """B of the algorithms, in passes over the batch."""
-    minibatch_size: Count = 64
+    minibatch_size: Count = 128
     """Steps that each gradient uses."""
     reward_scale: Positive = 0.1
     """Rewards are multiplied by it for learning, so that values are of the order of 1."""
@@ -118,7 +118,7 @@ RUNNER = WALKER | dict(
     reward_scale=0.02,
 )
 PRESETS = {
-    "CartPole-v1": dict(gae_lambda=0.95, steps=80_000),
+    "CartPole-v1": dict(gae_lambda=0.95, minibatch_size=64, steps=80_000),
     "BipedalWalker-v3": WALKER,
     **{env_id: RUNNER for env_id in environments.RUNNERS},
     "Pong-v0": PONG,
