@@ -49,7 +49,8 @@ LONG = {
     "trpo": [WALKER, CHEETAH],
     "ppo": [WALKER, "Pong-v0", CHEETAH],
     "acktr": [WALKER, CHEETAH],
-    "td3": [WALKER],
+    "ddpg": [CHEETAH],
+    "td3": [WALKER, CHEETAH],
     "sac": [WALKER, CHEETAH],
 }
 CELLS, LONG_CELLS = (
