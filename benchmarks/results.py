@@ -41,17 +41,17 @@ ENVIRONMENTS = {
     "td3": ["Pendulum-v1"],
     "sac": ["Pendulum-v1"],
 }
-WALKER, CHEETAH = "BipedalWalker-v3", "HalfCheetah-v4"
+LANDER, WALKER, CHEETAH, ANT = "LunarLanderContinuous-v2", "BipedalWalker-v3", "HalfCheetah-v4", "Ant-v4"
 LONG = {
     "reinforce": ["Pong-v0"],
     "a2c": [CHEETAH],
     "a3c": [WALKER],
-    "trpo": [WALKER, CHEETAH],
-    "ppo": [WALKER, "Pong-v0", CHEETAH],
-    "acktr": [WALKER, CHEETAH],
-    "ddpg": [CHEETAH],
-    "td3": [WALKER, CHEETAH],
-    "sac": [WALKER, CHEETAH],
+    "trpo": [WALKER, CHEETAH, ANT],
+    "ppo": [LANDER, WALKER, "Pong-v0", CHEETAH, ANT],
+    "acktr": [WALKER, CHEETAH, ANT],
+    "ddpg": [WALKER, CHEETAH, ANT],
+    "td3": [LANDER, WALKER, CHEETAH, ANT],
+    "sac": [LANDER, WALKER, CHEETAH, ANT],
 }
 CELLS, LONG_CELLS = (
     [(folder, env) for folder, environments in each.items() for env in environments] for each in (ENVIRONMENTS, LONG)

@@ -71,7 +71,10 @@ RUNNER = dict(
     var_decay=1.0,
     hidden=(256, 256),
 )
-PRESETS = {env_id: RUNNER for env_id in environments.RUNNERS}
+PRESETS = {
+    "BipedalWalker-v3": RUNNER | dict(steps=500_000, gamma=0.98, reward_scale=0.1, hidden=(128, 128)),
+    **{env_id: RUNNER for env_id in environments.RUNNERS},
+}
 
 
 def train(config, agent, env):

@@ -109,6 +109,7 @@ WALKER = dict(
     normalising=True,
     hidden=(128, 128),
 )
+LANDER = WALKER | dict(steps=1_500_000, reward_scale=0.05, hidden=(64, 64))
 RUNNER = WALKER | dict(
     steps=5_000_000,
     batch_size=4096,
@@ -119,6 +120,7 @@ RUNNER = WALKER | dict(
 )
 PRESETS = {
     "CartPole-v1": dict(gae_lambda=0.95, minibatch_size=64, steps=80_000),
+    "LunarLanderContinuous-v2": LANDER,
     "BipedalWalker-v3": WALKER,
     **{env_id: RUNNER for env_id in environments.RUNNERS},
     "Pong-v0": PONG,

@@ -63,7 +63,7 @@ RUNNER = BOX2D | dict(
     reward_scale=1.0,
 )
 PRESETS = {
-    "LunarLanderContinuous-v2": dict(steps=100_000, **BOX2D),
+    "LunarLanderContinuous-v2": dict(steps=300_000, end_lr=0.0, **BOX2D),
     "BipedalWalker-v3": dict(steps=1_000_000, end_lr=0.0, **BOX2D),
     **{env_id: RUNNER for env_id in environments.RUNNERS},
 }
