@@ -60,6 +60,8 @@ BOX2D = dict(episodes=None, start_steps=10_000, gamma=0.99, batch_size=128, hidd
 RUNNER = BOX2D | dict(
     steps=1_000_000,
     soft_tau=0.005,
+    policy_lr=3e-4,
+    q_lr=3e-4,
     batch_size=256,
     hidden_dim=256,
     replay_buffer_size=1_000_000,
