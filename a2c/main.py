@@ -56,7 +56,7 @@ class Config(command.Options):
     """Units of the hidden layers of both networks."""
 
 
-RUNNER = dict(steps=20_000_000, workers=16, n_steps=5, gamma=0.99, lr_a=7e-4, lr_c=7e-4, end_lr=0.0)
+RUNNER = dict(steps=10_000_000, workers=16, n_steps=16, gamma=0.99, lr_a=7e-4, lr_c=7e-4, end_lr=0.0, log_std=-1.0)
 PRESETS = {
     "Pendulum-v1": dict(steps=600_000, gamma=0.95, end_lr=0.0, mean="tanh", log_std=0.7),
     **{env_id: RUNNER for env_id in environments.RUNNERS},
