@@ -26,6 +26,8 @@ CHINESE = [
     (r"not solved \((\d+) of (\d+)\)", r"未解决（\2 个中的 \1 个）"),
     (r"(\d+) of (\d+) not solved", r"\2 个中 \1 个未解决"),
     (r"([\d.]+) times", r"\1 倍"),
+    (r"(\d) s\b", r"\1 秒"),
+    (r"(\d) min\b", r"\1 分钟"),
     ("Rounds: ", "轮数："),
     ("Folder", "文件夹"),
     ("Environment", "环境"),

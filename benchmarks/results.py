@@ -4,10 +4,10 @@ make results                      all of them, 35 minutes on two cores
 make results ARGS="ppo sac"       some folders
 make results ARGS="ppo Pong-v0"   an environment; of those that take long, which run only when named, three seeds
 
-Writes the lines of results/learning.csv, with them the tables of docs/results.md, and for each folder and environment
-FOLDER/bands/ENVIRONMENT.csv and the weights of seed 0, FOLDER/pretrained/ENVIRONMENT/; of a folder's first environment
-also FOLDER/curve.png. A finished run is kept in model/runs/ and is not run again: a second call goes on where the first
-stopped, and without that folder all begins anew.
+Writes the lines of results/learning.csv, with them the tables of docs/results.md and of the project's README, and for
+each folder and environment FOLDER/bands/ENVIRONMENT.csv and the weights of seed 0, FOLDER/pretrained/ENVIRONMENT/; of a
+folder's first environment also FOLDER/curve.png. A finished run is kept in model/runs/ and is not run again: a second
+call goes on where the first stopped, and without that folder all begins anew.
 """
 
 import importlib.metadata
@@ -57,6 +57,7 @@ CELLS, LONG_CELLS = (
     [(folder, env) for folder, environments in each.items() for env in environments] for each in (ENVIRONMENTS, LONG)
 )
 SEEDS, LONG_SEEDS = range(5), range(3)
+COLUMNS = ["CartPole-v1", "Pendulum-v1", LANDER, WALKER, "Pong-v0", CHEETAH, ANT]
 
 
 def run(folder: str, env: str, seed: int) -> Path:
@@ -135,14 +136,32 @@ def table(lines: list[dict], long: bool = False) -> str:
     return "\n".join([*text, "", f"Seeds: {report.span(seeds)}; {report.span(dates)}; {' / '.join(where)}."])
 
 
+def matrix(lines: list[dict]) -> str:
+    """In Markdown: the median reward of each folder (rows) on each environment (columns), and the median time."""
+    text = [f"| | {' | '.join(env.rpartition('-')[0] for env in COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for folder in ENVIRONMENTS:
+        row = []
+        for env in COLUMNS:
+            runs = [line for line in lines if (line["folder"], line["env"]) == (folder, env)]
+            if not runs:
+                row.append("")
+                continue
+            reward, seconds = (statistics.median(float(line[key]) for line in runs) for key in ("reward", "seconds"))
+            time = f"{seconds / 60:.0f} min" if (folder, env) in LONG_CELLS else f"{seconds:.0f} s"
+            row.append(f"{reward:.0f} ({time})")
+        text.append(f"| {folder} | {' | '.join(row)} |")
+    return "\n".join(text)
+
+
 def fill_pages(lines: list[dict]) -> None:
-    """Bring the tables of docs/results.md up to date, in both languages."""
-    for name, translate in (("results.md", str), ("results.zh-CN.md", report.chinese)):
-        page = ROOT / "docs" / name
-        text = page.read_text(encoding="utf-8")
-        for place, long in ("learning", False), ("long", True):
-            text = report.between(text, place, translate(table(lines, long)))
-        page.write_text(text, encoding="utf-8")
+    """Bring the tables of docs/results.md and of the project's README up to date, in both languages."""
+    tables = {"learning": table(lines), "long": table(lines, long=True), "matrix": matrix(lines)}
+    for page in (ROOT / "docs/results.md", ROOT / "README.md"):
+        for path, translate in ((page, str), (page.with_suffix(".zh-CN.md"), report.chinese)):
+            text = path.read_text(encoding="utf-8")
+            for place, made in tables.items():
+                text = report.between(text, place, translate(made))
+            path.write_text(text, encoding="utf-8")
 
 
 def main():
