@@ -171,9 +171,10 @@ def test_the_pages_hold_the_tables():
         assert translate(results.matrix(LINES)) in (ROOT / f"README{suffix}").read_text(encoding="utf-8")
 
 
-def test_the_matrix_has_every_number():
+def test_the_matrix_has_every_number_of_its_environments():
     made = results.matrix(LINES)
-    assert len(re.findall(r"\(\d+ (?:s|min)\)", made)) == len({(line["folder"], line["env"]) for line in LINES})
+    shown = {(line["folder"], line["env"]) for line in LINES if line["env"] in results.COLUMNS}
+    assert len(re.findall(r"\(\d+ (?:s|min)\)", made)) == len(shown)
 
 
 @pytest.mark.parametrize(("folder", "env"), results.CELLS)
