@@ -64,6 +64,7 @@ class Config(command.Options):
 SMALL = dict(n_steps=40, lr_a=1e-3, lr_c=2e-3, hidden=(64, 64))
 PRESETS = {
     "CartPole-v1": dict(steps=200_000, **SMALL),
+    "Acrobot-v1": dict(steps=100_000, **SMALL),
     "Pendulum-v1": dict(steps=600_000, gamma=0.95, mean="tanh", log_std=0.7, max_log_std=0.7, **SMALL),
 }
 

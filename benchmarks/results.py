@@ -1,6 +1,6 @@
 """What each folder reaches: the default commands with seeds 0 to 4, one at a time, and all that is made of these runs.
 
-make results                      all of them, 35 minutes on two cores
+make results                      all of them, 45 minutes on two cores
 make results ARGS="ppo sac"       some folders
 make results ARGS="ppo Pong-v0"   an environment; of those that take long, which run only when named, three seeds
 
@@ -30,14 +30,14 @@ from common import command, compare
 
 ROOT = report.ROOT
 ENVIRONMENTS = {
-    "reinforce": ["CartPole-v1"],
-    "ac": ["CartPole-v1"],
-    "a2c": ["CartPole-v1", "Pendulum-v1"],
-    "a3c": ["CartPole-v1", "Pendulum-v1"],
-    "trpo": ["Pendulum-v1", "CartPole-v1"],
-    "ppo": ["Pendulum-v1", "CartPole-v1"],
-    "acktr": ["CartPole-v1", "Pendulum-v1"],
-    "ddpg": ["Pendulum-v1"],
+    "reinforce": ["CartPole-v1", "Acrobot-v1"],
+    "ac": ["CartPole-v1", "Acrobot-v1"],
+    "a2c": ["CartPole-v1", "Pendulum-v1", "Acrobot-v1"],
+    "a3c": ["CartPole-v1", "Pendulum-v1", "Acrobot-v1"],
+    "trpo": ["Pendulum-v1", "CartPole-v1", "Acrobot-v1"],
+    "ppo": ["Pendulum-v1", "CartPole-v1", "Acrobot-v1"],
+    "acktr": ["CartPole-v1", "Pendulum-v1", "Acrobot-v1"],
+    "ddpg": ["Pendulum-v1", "MountainCarContinuous-v0"],
     "td3": ["Pendulum-v1"],
     "sac": ["Pendulum-v1"],
 }
@@ -57,7 +57,17 @@ CELLS, LONG_CELLS = (
     [(folder, env) for folder, environments in each.items() for env in environments] for each in (ENVIRONMENTS, LONG)
 )
 SEEDS, LONG_SEEDS = range(5), range(3)
-COLUMNS = ["CartPole-v1", "Pendulum-v1", LANDER, WALKER, "Pong-v0", CHEETAH, ANT]
+COLUMNS = [
+    "CartPole-v1",
+    "Acrobot-v1",
+    "Pendulum-v1",
+    "MountainCarContinuous-v0",
+    LANDER,
+    WALKER,
+    "Pong-v0",
+    CHEETAH,
+    ANT,
+]
 
 
 def run(folder: str, env: str, seed: int) -> Path:

@@ -120,6 +120,7 @@ RUNNER = WALKER | dict(
 )
 PRESETS = {
     "CartPole-v1": dict(gae_lambda=0.95, minibatch_size=64, steps=80_000),
+    "Acrobot-v1": dict(steps=100_000),
     "LunarLanderContinuous-v2": LANDER,
     "BipedalWalker-v3": WALKER,
     **{env_id: RUNNER for env_id in environments.RUNNERS},
