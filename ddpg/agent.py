@@ -39,7 +39,9 @@ class DDPG:
 
     action_dim, state_dim: lengths of an action and of a state.
     action_range: float32 [action_dim], the largest action.
-    gamma: discount.  tau: rho of Eq. (6.7) and (6.8).  lr_a, lr_c: learning rates of actor and critic (Adam).
+    gamma: discount.  tau: rho of Eq. (6.7) and (6.8).
+    lr_a, lr_c: learning rates of actor and critic (Adam); they fall linearly to the part end_lr
+        at total_steps, if that is given.
     batch_size: transitions a gradient step.  memory_capacity: transitions kept.
     reward_scale: rewards are multiplied by it, so that values are of the order of 1.
     noise: 'gaussian', or 'ou' for the Ornstein-Uhlenbeck process of Eq. (6.1), whose theta is `ou_theta`.
@@ -59,6 +61,8 @@ class DDPG:
         tau=0.01,
         lr_a=1e-3,
         lr_c=1e-3,
+        end_lr=1.0,
+        total_steps=None,
         batch_size=64,
         memory_capacity=100_000,
         reward_scale=0.1,
@@ -77,7 +81,8 @@ class DDPG:
         self.action_dim, self.state_dim, self.action_range = action_dim, state_dim, action_range
         self.gamma, self.tau, self.batch_size, self.reward_scale = gamma, tau, batch_size, reward_scale
         self.noise, self.ou_theta, self.variance, self.var_decay = noise, ou_theta, var, var_decay
-        self.lr_a, self.lr_c, self.batch_norm = lr_a, lr_c, batch_norm
+        self.lr_a, self.lr_c, self.end_lr, self.total_steps = lr_a, lr_c, end_lr, total_steps
+        self.batch_norm = batch_norm
         self.rng = np.random.default_rng([seed, 1])  # of [seed] the environment draws
 
         self.memory = memory.zeros(memory_capacity, state_dim * 2 + action_dim + 2)  # s, a, r, s_, done
@@ -149,10 +154,14 @@ class DDPG:
                 target_average.assign(average)  # batch normalisation's, which lag behind already
 
     @compiled
-    def _learn(self, batches):
-        """The gradient steps on batches [steps, batch_size, transition]; returns the mean losses."""
-        self.actor_opt.learning_rate.assign(self.lr_a)
-        self.critic_opt.learning_rate.assign(self.lr_c)
+    def _learn(self, batches, progress):
+        """The gradient steps on batches [steps, batch_size, transition]; returns the mean losses.
+
+        progress: the part of the training that is over.
+        """
+        left = 1 - (1 - self.end_lr) * progress  # the part of the learning rates
+        self.actor_opt.learning_rate.assign(self.lr_a * left)
+        self.critic_opt.learning_rate.assign(self.lr_c * left)
         critic_loss = actor_loss = 0.0
         for i in tf.range(len(batches)):
             sizes = [self.state_dim, self.action_dim, 1, self.state_dim, 1]
@@ -173,7 +182,8 @@ class DDPG:
             raise RuntimeError("the memory is empty: call store_transition first")
         stored = min(self.pointer, len(self.memory))
         batches = self.memory[self.rng.integers(stored, size=(steps, self.batch_size))]
-        critic_loss, actor_loss = (float(loss) for loss in self._learn(batches))
+        progress = np.float32(min(self.pointer / self.total_steps, 1) if self.total_steps else 0)
+        critic_loss, actor_loss = (float(loss) for loss in self._learn(batches, progress))
         if not np.isfinite([critic_loss, actor_loss]).all():
             raise FloatingPointError(f"the loss is {critic_loss + actor_loss}")
         self.variance *= self.var_decay**steps

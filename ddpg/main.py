@@ -37,6 +37,8 @@ class Config(command.Options):
     """Learning rate of the actor."""
     lr_c: Positive = 1e-3
     """Learning rate of the critic."""
+    end_lr: Fraction = 1.0
+    """The part of both learning rates that is left at the end of --steps, if given; they fall linearly."""
     batch_size: Count = 64
     """Transitions that each gradient uses."""
     memory_capacity: Count = 100_000
@@ -73,7 +75,7 @@ RUNNER = dict(
 )
 PRESETS = {
     "MountainCarContinuous-v0": dict(episodes=None, steps=50_000, gamma=0.99, noise="ou", var=0.5, var_decay=0.9999),
-    "BipedalWalker-v3": RUNNER | dict(steps=500_000, gamma=0.98, reward_scale=0.1, hidden=(128, 128)),
+    "BipedalWalker-v3": RUNNER | dict(steps=500_000, gamma=0.98, end_lr=0.0, reward_scale=0.1),
     **{env_id: RUNNER for env_id in environments.RUNNERS},
 }
 
@@ -115,7 +117,7 @@ def main():
     with loading():  # only now: --help and a wrong flag are answered at once
         from ddpg.agent import DDPG
     state_dim, action_dim, action_range = environments.dimensions(env)
-    agent = DDPG(action_dim, state_dim, action_range, **command.keywords(config, DDPG))
+    agent = DDPG(action_dim, state_dim, action_range, **command.keywords(config, DDPG), total_steps=config.steps)
     if config.train:
         train(config, agent, env)
     if config.test:

@@ -65,7 +65,7 @@ def test_minibatches_are_drawn_from_all_that_is_stored_and_nothing_else(stored):
     agent, drawn = make(memory_capacity=50), []
     for i in range(1, stored + 1):
         agent.store_transition(np.full(3, i), np.zeros(2), 0.0, np.full(3, i))
-    agent._learn = lambda batches: drawn.append(batches) or (0.0, 0.0)
+    agent._learn = lambda batches, progress: drawn.append(batches) or (0.0, 0.0)
     agent.learn(100)
     assert drawn[0].shape == (100, 16, 10)
     assert set(drawn[0][..., 0].ravel()) == set(range(max(stored - 50, 0) + 1, stored + 1))
@@ -174,7 +174,7 @@ def test_settings_take_effect_after_the_first_update():
             np.testing.assert_allclose(w, t, rtol=1e-6)
     agent.gamma, agent.lr_c = 1e6, 1e-3
     batches = agent.memory[np.zeros((1, 16), int) + 1]  # a step that bootstraps
-    assert float(agent._learn(batches)[0]) > 1e3
+    assert float(agent._learn(batches, np.float32(0))[0]) > 1e3
 
 
 def test_a_loss_that_is_no_number_stops_learning():

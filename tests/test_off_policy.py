@@ -236,12 +236,12 @@ def test_the_test_plays_greedily(algorithm, tmp_path, monkeypatch):
     assert get_action(agent, state, greedy=False) != action  # new weights' actions are far from the bounds
 
 
-@pytest.mark.parametrize("algorithm", ["td3", "sac"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_learning_rates_fall_linearly(algorithm):
     """To a fifth at the end: after a quarter of the training 1 - 0.8 / 4 is left."""
     _, agent, _ = build(algorithm, hidden_dim=8, end_lr=0.2)
     agent.total_steps = 80
-    optimizers = [each for name, each in vars(agent).items() if "optimizer" in name]
+    optimizers = [each for name, each in vars(agent).items() if "opt" in name]
     rates = [float(each.learning_rate) for each in optimizers]
     for steps, left in (20, 0.8), (60, 0.2), (40, 0.2):
         remember(agent, steps)
