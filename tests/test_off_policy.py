@@ -239,7 +239,7 @@ def test_the_test_plays_greedily(algorithm, tmp_path, monkeypatch):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_learning_rates_fall_linearly(algorithm):
     """To a fifth at the end: after a quarter of the training 1 - 0.8 / 4 is left."""
-    _, agent, _ = build(algorithm, hidden_dim=8, end_lr=0.2)
+    _, agent, _ = build(algorithm, end_lr=0.2)
     agent.total_steps = 80
     optimizers = [each for name, each in vars(agent).items() if "opt" in name]
     rates = [float(each.learning_rate) for each in optimizers]
