@@ -6,8 +6,9 @@ make results ARGS="ppo Pong-v0"   an environment; of those that take long, which
 
 Writes the lines of results/learning.csv, with them the tables of docs/results.md and of the project's README, and for
 each folder and environment FOLDER/bands/ENVIRONMENT.csv and the weights of seed 0, FOLDER/pretrained/ENVIRONMENT/; of a
-folder's first environment also FOLDER/curve.png. A finished run is kept in model/runs/ and is not run again: a second
-call goes on where the first stopped, and without that folder all begins anew.
+folder's first environment also FOLDER/curve.png; of the cheetah and the ant docs/ENVIRONMENT.png. A finished run is
+kept in model/runs/ and is not run again: a second call goes on where the first stopped, and without that folder all
+begins anew.
 """
 
 import importlib.metadata
@@ -118,6 +119,28 @@ def write_band(made: compare.Band, path: Path) -> None:
     np.savetxt(path, rows, ["%d"] + ["%.2f"] * seeds, ",", header=header, comments="")
 
 
+def draw_together(env: str, lines: list[dict], path: Path) -> None:
+    """A picture: the median running reward of each folder over steps, and over minutes as its mean speed makes them."""
+    from matplotlib.figure import Figure  # only now: a wrong name need not wait for it
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    over_steps, over_minutes = figure.subplots(1, 2, sharey=True)
+    for i, folder in enumerate(ENVIRONMENTS):
+        if (ROOT / folder / "bands" / f"{env}.csv").exists():
+            shown = compare.read_band(folder, env)
+            runs = [line for line in lines if (line["folder"], line["env"]) == (folder, env)]
+            seconds, steps = (statistics.median(float(line[key]) for line in runs) for key in ("seconds", "steps"))
+            running = np.median(shown.running, 1)
+            over_steps.plot(shown.steps, running, color=f"C{i}", label=folder)
+            over_minutes.plot(shown.steps * seconds / steps / 60, running, color=f"C{i}")
+    over_steps.set(xlabel="environment steps", ylabel="running reward", xscale="log", title=env)
+    over_minutes.set(xlabel="minutes", xscale="log")
+    for axes in over_steps, over_minutes:
+        axes.grid(alpha=0.3)
+    over_steps.legend()
+    figure.savefig(path, dpi=100)
+
+
 def ship(kept: Path, folder: Path) -> None:
     """The run's weights, and its settings with the card."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -192,6 +215,8 @@ def main():
             write_band(made, ROOT / folder / "bands" / f"{env}.csv")
             if env == ENVIRONMENTS[folder][0] and folder != "a3c":  # its curve is the walker's
                 compare.draw(ROOT / folder / "curve.png", f"{folder}, {env}", made)
+            if env in (CHEETAH, ANT):
+                draw_together(env, report.read(path), ROOT / "docs" / f"{env}.png")
             ship(runs[0], ROOT / folder / "pretrained" / env)
             rewards = [line["reward"] for line in new]
             print(f"{folder}, {env}: median {statistics.median(rewards):.1f}, worst {min(rewards):.1f}", flush=True)

@@ -67,7 +67,7 @@ def test_five_runs_become_a_table_bands_curves_and_weights(root, monkeypatch, ca
     root, seeds = root
     monkeypatch.setattr("sys.argv", ["results.py", "ppo"])
     results.main()
-    assert seeds == [("ppo", env, seed) for env in ("Pendulum-v1", "CartPole-v1") for seed in range(5)]
+    assert seeds == [("ppo", env, seed) for env in ("Pendulum-v1", "CartPole-v1", "Acrobot-v1") for seed in range(5)]
     assert capsys.readouterr().out.splitlines()[0] == "ppo, Pendulum-v1: median -20.0, worst -40.0"
     for name, row in (
         ("results.md", "| ppo | Pendulum-v1 | -20.0 | -40.0 | 102 | 5.0 |"),
@@ -88,12 +88,12 @@ def test_five_runs_become_a_table_bands_curves_and_weights(root, monkeypatch, ca
     assert config["card"]["reward"] == 0 and config["card"]["steps"] == 100
     assert config["card"]["command"] == "python ppo/main.py --train --env Pendulum-v1 --seed 0"
     results.main()
-    assert len(seeds) == 10  # finished runs are not run again
+    assert len(seeds) == 15  # finished runs are not run again
     lines = (root / "benchmarks/results/learning.csv").read_text()
     shutil.rmtree(root / "model/runs/ppo_Pendulum-v1_3")
     results.main()
     assert (root / "benchmarks/results/learning.csv").read_text() == lines
-    assert seeds[10:] == [("ppo", "Pendulum-v1", 3)]
+    assert seeds[15:] == [("ppo", "Pendulum-v1", 3)]
 
 
 def test_long_runs_are_of_three_seeds_and_have_a_table_of_their_own(root, monkeypatch):
@@ -112,6 +112,24 @@ def test_long_runs_are_of_three_seeds_and_have_a_table_of_their_own(root, monkey
     assert not (root / "ppo/curve.png").exists()
 
 
+def test_the_cheetah_s_runs_are_drawn_together_over_steps_and_minutes(root, monkeypatch):
+    """Of both folders three seeds: the last of them ends after 102 steps, and the median run takes 4 seconds."""
+    root, _ = root
+    drawn = []
+
+    def savefig(figure, path, dpi):
+        drawn.append((path.name, [{line.get_label(): line for line in axes.lines} for axes in figure.axes]))
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
+    (root / "sac").mkdir()
+    monkeypatch.setattr("sys.argv", ["results.py", "ppo", "sac", "HalfCheetah-v4"])
+    results.main()
+    (first, _), (name, (over_steps, over_minutes)) = drawn
+    assert first == name == "HalfCheetah-v4.png" and list(over_steps) == ["ppo", "sac"]
+    assert over_steps["sac"].get_xdata()[-1] == 102 and over_steps["sac"].get_ydata()[-1] == -10
+    assert [*over_minutes.values()][1].get_xdata()[-1] == pytest.approx(102 / 101 * 4 / 60)
+
+
 def test_a_run_that_fails_leaves_nothing_that_counts_as_finished(root, monkeypatch):
     def fail(folder, seed, flags, out):
         raise subprocess.CalledProcessError(130, folder)
@@ -124,7 +142,7 @@ def test_a_run_that_fails_leaves_nothing_that_counts_as_finished(root, monkeypat
 
 def test_a_folder_that_is_none(monkeypatch):
     monkeypatch.setattr("sys.argv", ["results.py", "ppo", "dqn"])
-    with pytest.raises(UserError, match=r"^there is no dqn: reinforce, ac, .*, sac, Ant-v4, "):
+    with pytest.raises(UserError, match=r"^there is no dqn: reinforce, ac, .*, sac, Acrobot-v1, Ant-v4, "):
         results.main()
 
 
