@@ -75,7 +75,7 @@ RUNNER = dict(
 )
 PRESETS = {
     "MountainCarContinuous-v0": dict(episodes=None, steps=50_000, gamma=0.99, noise="ou", var=0.5, var_decay=0.9999),
-    "BipedalWalker-v3": RUNNER | dict(steps=500_000, gamma=0.98, end_lr=0.0, reward_scale=0.1),
+    "BipedalWalker-v3": RUNNER | dict(steps=500_000, gamma=0.98, end_lr=0.0, reward_scale=0.1, hidden=(128, 128)),
     **{env_id: RUNNER for env_id in environments.RUNNERS},
 }
 
