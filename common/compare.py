@@ -121,9 +121,11 @@ def draw(path: Path | BinaryIO, title: str, band: Band, runs: Sequence[Run] = ()
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    label = f"{band.running.shape[1]} seeds, lowest to highest"
-    axes.fill_between(band.steps, band.running.min(1), band.running.max(1), color="0.85", linewidth=0, label=label)
-    axes.plot(band.steps, np.median(band.running, 1), color="0.4", label="their median")
+    seeds, median = band.running.shape[1], "seed 0"
+    if seeds > 1:
+        label, median = f"{seeds} seeds, lowest to highest", "their median"
+        axes.fill_between(band.steps, band.running.min(1), band.running.max(1), color="0.85", linewidth=0, label=label)
+    axes.plot(band.steps, np.median(band.running, 1), color="0.4", label=median)
     for run in runs:
         axes.plot(run.steps, run.running, linewidth=1.2, label=run.name)
     end = max([band.steps[-1], *(run.steps[-1] for run in runs)])
