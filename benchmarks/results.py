@@ -45,7 +45,7 @@ ENVIRONMENTS = {
 LANDER, WALKER, CHEETAH, ANT = "LunarLanderContinuous-v2", "BipedalWalker-v3", "HalfCheetah-v4", "Ant-v4"
 LONG = {
     "reinforce": ["Pong-v0"],
-    "a2c": [CHEETAH, f"{ANT}-no-unhealthy"],
+    "a2c": [WALKER, CHEETAH, f"{ANT}-no-unhealthy"],
     "a3c": [WALKER],
     "trpo": [WALKER, CHEETAH, ANT],
     "ppo": [LANDER, WALKER, "Pong-v0", CHEETAH, ANT],
