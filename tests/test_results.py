@@ -229,9 +229,14 @@ def test_each_cell_has_the_weights_of_seed_0_and_a_card(folder, env):
     assert config["card"]["command"] == f"python {folder}/main.py --train --env {env} --seed 0"
 
 
-@pytest.mark.parametrize(("folder", "env"), [cell for cell in results.LONG_CELLS if cell[1] != "Pong-v0"])
-def test_what_long_runs_ship_walks_and_runs(folder, env, monkeypatch, tmp_path, capsys):
-    """Three episodes: one may end in a fall. Pong's weights play in tests/test_pong.py."""
+ELSEWHERE = ["CartPole-v1", "Pendulum-v1", "Pong-v0"]  # tests/test_commands.py and tests/test_pong.py play these
+
+
+@pytest.mark.parametrize(
+    ("folder", "env"), [cell for cell in results.CELLS + results.LONG_CELLS if cell[1] not in ELSEWHERE]
+)
+def test_what_is_shipped_swings_lands_walks_and_runs(folder, env, monkeypatch, tmp_path, capsys):
+    """Three episodes: one may end in a fall."""
     shipped = ROOT / folder / "pretrained" / env
     if not shipped.exists():
         assert not any((line["folder"], line["env"]) == (folder, env) for line in LINES)
@@ -244,6 +249,6 @@ def test_what_long_runs_ship_walks_and_runs(folder, env, monkeypatch, tmp_path, 
     (reward,) = (
         float(line["reward"]) for line in LINES if (line["folder"], line["env"], line["seed"]) == (folder, env, "0")
     )
-    assert mean > 0.6 * reward
+    assert mean > (reward - 150 if env in ("Acrobot-v1", results.LANDER, results.WALKER) else 0.6 * reward)
     assert json.loads((shipped / "config.json").read_text())["env"] == env
     assert all(path.stat().st_size < (1e6 if env == results.CHEETAH else 3e5) for path in shipped.iterdir())
