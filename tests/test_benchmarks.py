@@ -116,7 +116,7 @@ def test_only_what_is_between_the_markers_is_written_anew():
 
 
 def test_the_readmes_have_a_place_for_each_table():
-    for folder, tables in ((ROOT, ["throughput, brief"]), (ROOT / "benchmarks", ["throughput", "solve"])):
+    for folder, tables in ((ROOT, ["matrix", "throughput, brief"]), (ROOT / "benchmarks", ["throughput", "solve"])):
         for name in ("README.md", "README.zh-CN.md"):
             marks = re.findall("<!-- (.+?) -->", (folder / name).read_text(encoding="utf-8"))
             assert marks == [mark for table in tables for mark in (table, "end")], folder / name

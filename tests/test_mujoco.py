@@ -149,7 +149,8 @@ def test_a_run_that_is_stopped_and_resumed_equals_one_that_is_not(tmp_path, monk
     from a2c.agent import A2C
 
     def run(out, *flags):
-        words = ["--train", "--env", "Ant-v4", "--workers", 2, "--steps", 1200, "--hidden", 8, "--out", out, *flags]
+        sizes = ["--workers", 2, "--n-steps", 5, "--steps", 1200, "--hidden", 8]
+        words = ["--train", "--env", "Ant-v4", *sizes, "--out", out, *flags]
         monkeypatch.setattr(sys, "argv", ["main.py", *map(str, words)])
         main.main()
         with np.load(out / "model/a2c/Ant-v4/actor.npz") as file:
@@ -214,7 +215,7 @@ def test_no_unhealthy_where_no_fall_ends_an_episode(monkeypatch, env_id):
 # presets
 
 
-@pytest.mark.parametrize("folder, steps", {"a2c": 20e6, "acktr": 5e6, "ddpg": 1e6, "sac": 1e6, "td3": 1e6}.items())
+@pytest.mark.parametrize("folder, steps", {"a2c": 10e6, "acktr": 5e6, "ddpg": 1e6, "sac": 1e6, "td3": 1e6}.items())
 def test_one_preset_for_all_that_runs(monkeypatch, folder, steps):
     presets = [parse(monkeypatch, folder, "--train", "--env", env_id).run_settings() for env_id in environments.RUNNERS]
     assert {preset.pop("env") for preset in presets} == set(environments.RUNNERS)
