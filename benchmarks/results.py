@@ -119,6 +119,16 @@ def write_band(made: compare.Band, path: Path) -> None:
     np.savetxt(path, rows, ["%d"] + ["%.2f"] * seeds, ",", header=header, comments="")
 
 
+def of(lines: list[dict], folder: str, env: str) -> list[dict]:
+    """The lines of one folder on one environment."""
+    return [line for line in lines if (line["folder"], line["env"]) == (folder, env)]
+
+
+def medians(runs: list[dict], *columns: str) -> list[float]:
+    """Of each of these columns of the CSV."""
+    return [statistics.median(float(line[column]) for line in runs) for column in columns]
+
+
 def draw_together(env: str, lines: list[dict], path: Path) -> None:
     """A picture: the median running reward of each folder over steps, and over minutes as its mean speed makes them."""
     from matplotlib.figure import Figure  # only now: a wrong name need not wait for it
@@ -128,8 +138,7 @@ def draw_together(env: str, lines: list[dict], path: Path) -> None:
     for i, folder in enumerate(ENVIRONMENTS):
         if (ROOT / folder / "bands" / f"{env}.csv").exists():
             shown = compare.read_band(folder, env)
-            runs = [line for line in lines if (line["folder"], line["env"]) == (folder, env)]
-            seconds, steps = (statistics.median(float(line[key]) for line in runs) for key in ("seconds", "steps"))
+            seconds, steps = medians(of(lines, folder, env), "seconds", "steps")
             running = np.median(shown.running, 1)
             over_steps.plot(shown.steps, running, color=f"C{i}", label=folder)
             over_minutes.plot(shown.steps * seconds / steps / 60, running, color=f"C{i}")
@@ -155,11 +164,9 @@ def table(lines: list[dict], long: bool = False) -> str:
     text = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     told = []
     for folder, env in LONG_CELLS if long else CELLS:
-        if runs := [line for line in lines if (line["folder"], line["env"]) == (folder, env)]:
+        if runs := of(lines, folder, env):
             told += runs
-            reward, steps, seconds = (
-                statistics.median(float(line[key]) for line in runs) for key in ("reward", "steps", "seconds")
-            )
+            reward, steps, seconds = medians(runs, "reward", "steps", "seconds")
             worst = min(float(line["reward"]) for line in runs)
             time = f"{seconds / 60:.0f} | {len(runs)}" if long else f"{seconds:.1f}"
             text.append(f"| {folder} | {env} | {reward:.1f} | {worst:.1f} | {steps:,.0f} | {time} |")
@@ -173,16 +180,15 @@ def matrix(lines: list[dict]) -> str:
     """In Markdown: the median reward of each folder (rows) on each environment (columns), and the median time."""
     text = [f"| | {' | '.join(env.rpartition('-')[0] for env in COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
     for folder in ENVIRONMENTS:
-        row = []
+        row = [folder]
         for env in COLUMNS:
-            runs = [line for line in lines if (line["folder"], line["env"]) == (folder, env)]
-            if not runs:
-                row.append("")
-                continue
-            reward, seconds = (statistics.median(float(line[key]) for line in runs) for key in ("reward", "seconds"))
-            time = f"{seconds / 60:.0f} min" if (folder, env) in LONG_CELLS else f"{seconds:.0f} s"
-            row.append(f"{reward:.0f} ({time})")
-        text.append(f"| {folder} | {' | '.join(row)} |")
+            cell = ""
+            if runs := of(lines, folder, env):
+                reward, seconds = medians(runs, "reward", "seconds")
+                time = f"{seconds / 60:.0f} min" if (folder, env) in LONG_CELLS else f"{seconds:.0f} s"
+                cell = f"{reward:.0f} ({time})"
+            row.append(cell)
+        text.append(f"| {' | '.join(row)} |")
     return "\n".join(text)
 
 

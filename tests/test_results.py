@@ -249,6 +249,7 @@ def test_what_is_shipped_swings_lands_walks_and_runs(folder, env, monkeypatch, t
     (reward,) = (
         float(line["reward"]) for line in LINES if (line["folder"], line["env"], line["seed"]) == (folder, env, "0")
     )
-    assert mean > (reward - 150 if env in ("Acrobot-v1", results.LANDER, results.WALKER) else 0.6 * reward)
+    scattered = env == "Acrobot-v1" or (folder, env) == ("ddpg", results.WALKER)  # three episodes are far from the mean
+    assert mean > (reward - 150 if scattered else 0.6 * reward)
     assert json.loads((shipped / "config.json").read_text())["env"] == env
     assert all(path.stat().st_size < (1e6 if env == results.CHEETAH else 3e5) for path in shipped.iterdir())
