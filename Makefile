@@ -1,10 +1,11 @@
 # make train             learn Pendulum with PPO:   .venv is made and filled on the first call
 # make train ALG=ppo ARGS="--env CartPole-v1"       another algorithm, other flags
-# make test | lint | mutants | bench | docs-test | clean      (make mutants ARGS="ppo sac": those folders')
+# make test | lint | mutants | bench | docs-test      (make mutants ARGS="ppo sac": those folders')
 #                        (make bench ARGS="ppo --kind solve": see benchmarks/README.md)
-# make results           what each folder reaches, and its weights, bands and curves, from 75 runs
+# make results           what each folder reaches, and its weights, bands and curves, from 115 runs
 #                        (make results ARGS="ppo sac": those folders')
 # make notebooks         runs them from top to bottom and writes what comes out into them
+# make clean             removes the environments and caches; what was trained, in model/ and image/, stays
 # make docs              the site, in site/: each formula beside its lines, policies to play with
 
 PYTHON ?= python3
@@ -46,7 +47,7 @@ docs-test: $(DOCS)/installed
 	$(DOCS)/bin/python -m pytest docs/site/tests
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(DOCS) model image site .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) $(DOCS) site .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed: requirements.txt
@@ -55,7 +56,7 @@ $(VENV)/installed: requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed requirements/dev.txt requirements/notebooks.txt requirements/mujoco.txt
+$(VENV)/installed-dev: $(VENV)/installed requirements/dev.txt requirements/notebooks.txt requirements/mujoco.txt requirements/ray.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
 	touch $@
 

@@ -100,7 +100,7 @@ class A2C:
         log_std = tf.Variable(tf.fill(0 if self.discrete else action_dim, float(log_std)), name="log_std")
         (self.psi,) = vectors.one_variable(self.critic)
         self.theta, self.log_std = vectors.one_variable(self.actor, log_std)
-        self.normaliser, self.no_normalising = Normaliser(state_dim), no_normalising
+        self.normaliser = Normaliser(state_dim, off=no_normalising)
 
         self.actor_opt, self.critic_opt = Adam(self.theta), Adam(self.psi)
 
@@ -194,8 +194,7 @@ class A2C:
         report = {name: float(x) for name, x in results.items()}
         if not np.isfinite(report["critic_loss"]):
             raise FloatingPointError(f"the loss is {report['critic_loss']}")
-        if not self.no_normalising:
-            self.normaliser.update(states[:-1].reshape(-1, self.state_dim))
+        self.normaliser.update(states[:-1].reshape(-1, self.state_dim))
         self.steps += rewards.size
         self._refresh(psi.numpy(), theta.numpy())
         return report

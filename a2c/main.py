@@ -106,8 +106,9 @@ def test(config, agent):
 def main():
     config = command.parse(Config, PRESETS)
     seeds = [config.seed + 1000 * w for w in range(config.workers)]
-    modes = ["human" if config.render else None] + [None] * (config.workers - 1)
-    envs = [environments.make(config.env, *each) for each in zip(seeds, modes, strict=True)]
+    envs = [environments.make(config.env, config.seed, "human" if config.render else None)]
+    if config.train and not config.ray:
+        envs += [environments.make(config.env, seed) for seed in seeds[1:]]
     with loading():  # only now: --help and a wrong flag are answered at once
         from a2c.agent import A2C
     agent = A2C(*environments.dimensions(envs[0]), **command.keywords(config, A2C), total_steps=config.steps)

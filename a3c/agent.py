@@ -146,7 +146,7 @@ class ACNet:
         log_std = tf.Variable(tf.fill(0 if self.discrete else action_dim, float(log_std)), name="log_std")
         (self.critic_weights,) = vectors.one_variable(self.critic)
         self.actor_weights, self.log_std = vectors.one_variable(self.actor, log_std)
-        self.normaliser, self.no_normalising = Normaliser(state_dim), no_normalising
+        self.normaliser = Normaliser(state_dim, off=no_normalising)
 
         self.actor_opt, self.critic_opt = Adam(self.actor_weights), Adam(self.critic_weights)
         self.lock = threading.RLock()  # guards the global weights, the optimisers' slots and the statistics
@@ -219,8 +219,7 @@ class ACNet:
             self.psi[:], self.theta[:] = (x.numpy() for x in self._apply(g_psi, g_theta, np.float32(progress)))
             if not (np.isfinite(self.psi).all() and np.isfinite(self.theta).all()):
                 raise FloatingPointError("a weight is no longer a finite number")
-            if not self.no_normalising:
-                self.normaliser.update(states)
+            self.normaliser.update(states)
             self.steps += len(states)
             self.updates += 1
             return self.get_weights()

@@ -63,6 +63,7 @@ class Config(command.Options):
 
 SMALL = dict(n_steps=40, lr_a=1e-3, lr_c=2e-3, hidden=(64, 64))
 PRESETS = {
+    "CartPole-v0": dict(steps=200_000, **SMALL),
     "CartPole-v1": dict(steps=200_000, **SMALL),
     "Acrobot-v1": dict(steps=100_000, **SMALL),
     "Pendulum-v1": dict(steps=600_000, gamma=0.95, mean="tanh", log_std=0.7, max_log_std=0.7, **SMALL),
@@ -78,6 +79,8 @@ def train(config, agent, workers):
     generators = {worker.name: worker.AC.rng for worker in workers}
     with Training(config, agent, *(worker.env for worker in workers), running=0.95, **generators) as run:
         coord = tf.train.Coordinator()
+        if not run.goes_on():  # a resumed run that is over
+            coord.request_stop()
 
         def report(episode_reward, length, updates):
             with agent.lock:

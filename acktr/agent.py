@@ -117,7 +117,7 @@ class ACKTR:
     delta_c: the same for each of the critic's c_update_epochs steps, half the mean squared change of its values.
     end_lr, total_steps: delta and delta_c fall linearly to the part end_lr at total_steps, if that is given.
     damping: what is added to the Fisher matrix's diagonal before it is inverted.
-    decay: the part of the averages A and S that an update keeps.
+    decay: the part of the averages A and S that a step keeps; the critic takes c_update_epochs steps an update.
     refresh: their inverses are computed anew every so many updates.
     entropy: weight of the policy's entropy, which keeps it exploring.
     mean: of the Gaussian policy, 'linear' or 'tanh', which keeps it within the actions' bounds.
@@ -165,7 +165,7 @@ class ACKTR:
         self.log_std = tf.Variable(tf.fill(0 if self.discrete else action_dim, float(log_std)), name="log_std")
         self.actor_weights = [*self.actor.trainable_weights, *([] if self.discrete else [self.log_std])]
         self.weights = [*self.critic.trainable_weights, *self.actor_weights]
-        self.normaliser, self.no_normalising = Normaliser(state_dim), no_normalising
+        self.normaliser = Normaliser(state_dim, off=no_normalising)
 
         self.critic_blocks, self.actor_blocks = (
             [KFAC(*W.shape) for W in network.trainable_weights[::2]] for network in (self.critic, self.actor)
@@ -335,15 +335,14 @@ class ACKTR:
         """
         progress = min(self.steps / self.total_steps, 1) if self.total_steps else 0
         left = np.float32(1 - (1 - self.end_lr) * progress)
-        keep = np.float32(min(self.decay, self.updates / (self.updates + 1)))  # the first batches count alike
+        keep = np.float32(min(self.decay, self.updates / (self.updates + 1)))  # the actor's first batches count alike
         noise = self._noise((rewards.size, self.action_dim))
         results, *new_weights = self._update(self.normaliser(states), actions, rewards, done, noise, keep, left)
         report = {name: float(x) for name, x in results.items()}
         loss = report["critic_loss"] - report["actor_loss"]
         if not np.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss}")
-        if not self.no_normalising:
-            self.normaliser.update(states[:-1].reshape(-1, self.state_dim))
+        self.normaliser.update(states[:-1].reshape(-1, self.state_dim))
         self.steps += rewards.size
         self._refresh([x.numpy() for x in new_weights])
         if self.updates % self.refresh == 0:

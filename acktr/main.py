@@ -44,7 +44,7 @@ class Config(command.Options):
     damping: Positive = 1e-3
     """Added to the diagonal of the Fisher matrix before it is inverted."""
     decay: Fraction = 0.95
-    """The part of the averages A and S that an update keeps."""
+    """The part of the averages A and S that a step keeps."""
     refresh: Count = 5
     """The inverses of A and S are computed anew every so many updates."""
     entropy: NotNegative = 0.0
@@ -95,9 +95,9 @@ def test(config, agent):
 
 def main():
     config = command.parse(Config, PRESETS)
-    seeds = [config.seed + 1000 * w for w in range(config.workers)]
-    modes = ["human" if config.render else None] + [None] * (config.workers - 1)
-    envs = [environments.make(config.env, *each) for each in zip(seeds, modes, strict=True)]
+    envs = [environments.make(config.env, config.seed, "human" if config.render else None)]
+    if config.train:
+        envs += [environments.make(config.env, config.seed + 1000 * w) for w in range(1, config.workers)]
     with loading():  # only now: --help and a wrong flag are answered at once
         from acktr.agent import ACKTR
     agent = ACKTR(*environments.dimensions(envs[0]), **command.keywords(config, ACKTR), total_steps=config.steps)

@@ -7,7 +7,6 @@ Runs `python ppo/main.py --train --seed N` with the flags given for seeds 0 to 4
 the mean of the environment's own rewards; then median and worst.
 """
 
-import argparse
 import re
 import statistics
 import subprocess
@@ -16,24 +15,35 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":  # instead of this folder, whose profile.py would pass for Python's own
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks.launch import ROOT, Parser
+from common import command
+from common.command import UserError
 
 
 def run(algorithm: str, seed: int, flags: list[str], out: Path) -> tuple[float, float]:
     """Seconds of the training command from launch to exit, and then the mean reward of 100 greedy episodes."""
-    command = [sys.executable, ROOT / algorithm / "main.py", *flags, "--seed", str(seed), "--out", out]
+    line = [sys.executable, ROOT / algorithm / "main.py", *flags, "--seed", str(seed), "--out", out]
     start = time.perf_counter()
-    subprocess.run([*command, "--train"], check=True, stdout=subprocess.DEVNULL)
+    _output([*line, "--train"])
     seconds = time.perf_counter() - start
-    test = [*command, "--test", "--test-episodes", "100"]
-    output = subprocess.run(test, check=True, stdout=subprocess.PIPE, text=True).stdout
+    output = _output([*line, "--test", "--test-episodes", "100"])
     return seconds, float(re.search(r"Mean of 100: (\S+)", output)[1])
 
 
+def _output(line: list) -> str:
+    done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
+    if done.returncode:  # it has said why
+        raise UserError(f"the run ended with exit status {done.returncode}")
+    return done.stdout
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("algorithm")
-    parser.add_argument("--seeds", type=int, nargs="*", default=range(5))
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("algorithm", choices=sorted(path.parent.name for path in ROOT.glob("*/agent.py")))
+    parser.add_argument("--seeds", type=int, nargs="+", default=range(5))
     options, flags = parser.parse_known_args()
     rewards, seconds = [], []
     for seed in options.seeds:
@@ -49,4 +59,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -36,6 +36,7 @@ CHINESE = [
     ("Steps", "步数"),
     ("Seconds", "秒"),
     ("Minutes", "分钟"),
+    (r"Seeds: (\d+ to \d+)", r"随机种子：\1"),
     ("Seeds: ", "随机种子数："),
     ("Seeds", "随机种子数"),
     (r"(\d+) cores?", r"\1 核"),

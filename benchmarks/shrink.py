@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if __name__ == "__main__":  # instead of this folder, whose profile.py would pass for Python's own
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from common import environments
+from benchmarks.launch import Parser
+from common import command, environments
 from common.acting import ACTIVATIONS
+from common.command import UserError
 from common.weights import replacing
 
 STATES = 40_000  # that are looked at
@@ -45,9 +48,11 @@ def rounded(array: np.ndarray, bits: int) -> np.ndarray:
     return ((words + step // 2) // step * step).view(np.float16)
 
 
-def main(source: Path, target: Path, env_id: str = "Pong-v0") -> None:
+def shrink(source: Path, target: Path, env_id: str = "Pong-v0") -> None:
     """Write the networks of the folder `source`, actor.npz and others beside it, to the folder `target`."""
     networks = {path.name: dict(np.load(path, allow_pickle=False)) for path in source.glob("[ac]*.npz")}
+    if "actor.npz" not in networks:
+        raise UserError(f"there are no weights in {source}")
     W, b, V, c, *_ = networks["actor.npz"].values()  # a log-std may follow
     function = ACTIVATIONS["relu" if "relu" in next(iter(networks["actor.npz"])) else "tanh"]
 
@@ -64,5 +69,13 @@ def main(source: Path, target: Path, env_id: str = "Pong-v0") -> None:
         print(f"{target / name}: {(target / name).stat().st_size / 1e6:.2f} MB")
 
 
+def main():
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path, help="a folder with weights")
+    parser.add_argument("target", type=Path, help="where the small ones go")
+    options = parser.parse_args()
+    shrink(options.source, options.target)
+
+
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:3]))
+    command.run(main)

@@ -186,11 +186,11 @@ def require_actions(env, kind: str, instead: str) -> None:
 
 def _make(env_id: str, render_mode: str | None):
     rendering = {"render_mode": render_mode} if render_mode else {}
-    module, _, _ = env_id.rpartition(":")
-    if module:  # 'module:id', imported first
+    module, colon, _ = env_id.rpartition(":")
+    if colon:  # 'module:id', imported first
         try:
             importlib.import_module(module)
-        except ImportError as error:
+        except (ImportError, TypeError, ValueError) as error:  # no such module; a name like '..' or ''
             raise UserError(f"--env {env_id}: {error}") from None
     try:
         with warnings.catch_warnings():  # "out of date" for CartPole-v0, which the book uses

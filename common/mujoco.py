@@ -53,7 +53,7 @@ class Drawn(gym.Wrapper):
                 return self._picture()
             except (EOFError, OSError):
                 self.close()
-        raise UserError("nothing here draws MuJoCo's pictures; on Debian and Ubuntu: apt-get install libosmesa6")
+        raise UserError("nothing here draws MuJoCo's pictures; on Debian and Ubuntu: sudo apt-get install libosmesa6")
 
     def _picture(self) -> np.ndarray:
         pickle.dump((self.unwrapped.data.qpos, self.unwrapped.data.qvel), self.painter.stdin)

@@ -7,9 +7,11 @@ class Normaliser:
     """Mean and variance of all states seen so far, one by one dimension.
 
     arrays: what `weights.save` and `weights.load` take; `mean`, `var` and `count` are views of them.
+    off: it learns nothing and hands states on as they are.
     """
 
-    def __init__(self, state_dim: int):
+    def __init__(self, state_dim: int, off: bool = False):
+        self.off = off
         self.mean, self.var, self.count = np.zeros(state_dim), np.ones(state_dim), np.zeros(1)
 
     @property
@@ -19,6 +21,8 @@ class Normaliser:
 
     def update(self, states: np.ndarray) -> None:
         """Take in states [n, state_dim] (Chan, Golub and LeVeque 1979, combining two samples)."""
+        if self.off:
+            return
         n, delta = len(states), states.mean(0) - self.mean
         total = self.count + n
         self.mean += delta * n / total
@@ -27,5 +31,7 @@ class Normaliser:
 
     def __call__(self, states: np.ndarray) -> np.ndarray:
         """states [..., state_dim] -> float32 of the same shape, within 10 deviations of the mean."""
+        if self.off:
+            return np.asarray(states, np.float32)
         scaled = (states - self.mean) / np.sqrt(self.var + 1e-8)
         return np.minimum(np.maximum(scaled, -10), 10).astype(np.float32)

@@ -64,7 +64,7 @@ def play(config: Options, get_action: Callable) -> list[float]:
 def write_film(path: Path, frames: list[np.ndarray], fps: int) -> None:
     """Write frames, uint8 [height, width, 3] each, as .mp4, or as a .gif of half the size and frame rate.
 
-    A .gif has 64 colours and at most a million bytes: it ends early rather than get larger.
+    A .gif has 64 colours and at most a million bytes, if one frame has no more: it ends early rather than get larger.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,9 +87,9 @@ def _gif(frames: list[np.ndarray], duration: float) -> bytes:
     while True:
         file = io.BytesIO()
         images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
-        if (size := file.tell()) <= GIF_BYTES:
+        if (size := file.tell()) <= GIF_BYTES or len(images) == 1:
             return file.getvalue()
-        images = images[: int(0.95 * len(images) * GIF_BYTES / size)]
+        images = images[: max(1, int(0.95 * len(images) * GIF_BYTES / size))]
 
 
 def _half(frame: np.ndarray) -> np.ndarray:

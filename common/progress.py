@@ -18,7 +18,7 @@ from common import checkpoint, weights
 from common.command import Options, UserError
 from common.weights import replacing
 
-SAVE_EVERY = 30.0  # seconds between the weights written while training goes on
+SAVE_EVERY = 30.0  # seconds, at least, between the weights written while training goes on
 
 
 class Training:
@@ -59,7 +59,7 @@ class Training:
 
     def __enter__(self):
         self.start = time.perf_counter() - (self.rows[-1][4] if self.rows else 0)
-        self.saved = time.perf_counter()
+        self._plan_save(0.0)
         budget, unit = (self.config.steps, "step") if self.config.steps else (self.config.episodes, "episode")
         self.bar = tqdm(
             total=budget,
@@ -78,12 +78,16 @@ class Training:
 
         Saves what is due: nothing is half done between two episodes.
         """
-        if self.best_of and self.rows:
-            running = [row[3] for row in self.rows[self.best_of - 1 :: self.best_of]]
-            if running and running[-1] == max(running):
-                self.agent.save(self.folder, self.config.hdf5)
-        if time.perf_counter() - self.saved > SAVE_EVERY:
-            self.save()
+        try:
+            if self.best_of and self.rows:
+                running = [row[3] for row in self.rows[self.best_of - 1 :: self.best_of]]
+                if running and running[-1] == max(running):
+                    self.agent.save(self.folder, self.config.hdf5)
+            if time.perf_counter() > self.next_save:
+                self.save()
+        except OSError as error:  # a full disk; on Windows a table that another program has open
+            self.bar.write(f"can't save: {_reason(error)}; training goes on", file=sys.stderr)
+            self._plan_save(0.0)
         steps, episodes = self.config.steps, self.config.episodes
         within = (not steps or self.steps < steps) and (not episodes or self.episode < episodes)
         is_solved = solved is not None and bool(self.rows) and self.rows[-1][3] >= solved
@@ -128,6 +132,7 @@ class Training:
 
     def save(self) -> None:
         """Write the weights, the tables, the curve and what --resume needs."""
+        start = time.perf_counter()
         self._save_weights()
         updates = np.array(json.dumps([self.updates, self.reports]).encode())
         checkpoint.save(self.folder / "resume.npz", rows=np.array(self.rows), updates=updates, **self.state)
@@ -144,7 +149,11 @@ class Training:
             table.writerows(self.updates)
         if self.rows:
             self._plot()
-        self.saved = time.perf_counter()
+        self._plan_save(time.perf_counter() - start)
+
+    def _plan_save(self, took: float) -> None:
+        """The next one in half a minute, or later: a large replay memory may take a twentieth of the time."""
+        self.next_save = time.perf_counter() + max(SAVE_EVERY, 20 * took)
 
     def __exit__(self, kind, error, trace):
         signal.signal(signal.SIGINT, self.handler)
@@ -163,6 +172,8 @@ class Training:
             exist = weights.exist(self.folder)
             kept = f"the last good weights are in {self.folder}" if exist else "nothing was saved yet"
             raise FloatingPointError(f"{problem} at step {self.steps}; {kept}") from None
+        except OSError as error:
+            raise UserError(f"can't save: {_reason(error)}; what could be written is in {self.folder}") from None
         if self.cut or (self.interrupted and kind is None):
             raise KeyboardInterrupt from None  # whatever TensorFlow made of the second one (TypeError while it traces)
 
@@ -231,6 +242,10 @@ class Training:
             figure.savefig(path, dpi=100)
 
 
+def _reason(error: OSError) -> str:
+    return f"{error.filename2 or error.filename or 'a file'} ({error.strerror or error})"
+
+
 def command_line(*flags: str) -> str:
     """This command with these flags in place of --train, --test, --resume and --render, as one would type it."""
     python, here = Path(sys.executable), Path.cwd()
@@ -250,7 +265,10 @@ def _tensorboard(logdir):
         raise UserError("--logdir needs TensorBoard: pip install tensorboard") from None
     import tensorflow as tf
 
-    writer = tf.summary.create_file_writer(str(logdir))
+    try:
+        writer = tf.summary.create_file_writer(str(logdir))
+    except tf.errors.OpError as error:
+        raise UserError(f"--logdir: can't write to {logdir} ({error.message})") from None
 
     def write(step: int, **values: float) -> None:
         with writer.as_default(step=step):

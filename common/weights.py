@@ -80,7 +80,7 @@ def load(folder: str | Path, **networks: list) -> None:
 
 def exist(folder: Path) -> bool:
     """Whether the folder holds any weights; what --resume needs is none."""
-    return any({*folder.glob("*.npz"), *folder.glob("*.hdf5")} - {folder / "resume.npz"})
+    return any({*folder.glob("[!.]*.npz"), *folder.glob("[!.]*.hdf5")} - {folder / "resume.npz"})
 
 
 def _named(parts: list) -> dict[str, tf.Variable | np.ndarray]:

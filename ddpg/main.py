@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, nothing to install
 
 from common import command, environments
-from common.command import Count, Fraction, Positive, Range
+from common.command import Count, Fraction, NotNegative, Positive, Range, UserError
 from common.loading import loading
 
 
@@ -49,7 +49,7 @@ class Config(command.Options):
     """Noise of exploration: independent, or the Ornstein-Uhlenbeck process of Eq. (6.1)."""
     ou_theta: Annotated[float, Range(above=0, high=1)] = 0.15
     """theta of Eq. (6.1)."""
-    var: Positive = 0.5
+    var: NotNegative = 0.5
     """Variance of the noise at the start, as a part of the squared action range."""
     var_decay: Fraction = 0.9995
     """Factor of the variance at each gradient step."""
@@ -74,7 +74,7 @@ RUNNER = dict(
     hidden=(256, 256),
 )
 PRESETS = {
-    "MountainCarContinuous-v0": dict(episodes=None, steps=50_000, gamma=0.99, noise="ou", var=0.5, var_decay=0.9999),
+    "MountainCarContinuous-v0": dict(episodes=None, steps=50_000, gamma=0.99, noise="ou", var_decay=0.9999),
     "BipedalWalker-v3": RUNNER | dict(steps=500_000, gamma=0.98, end_lr=0.0, reward_scale=0.1, hidden=(128, 128)),
     **{env_id: RUNNER for env_id in environments.RUNNERS},
 }
@@ -113,6 +113,8 @@ def test(config, agent):
 def main():
     config = command.parse(Config, PRESETS)
     env = environments.make(config.env, config.seed, "human" if config.render else None)
+    if config.batch_norm and not config.hidden:
+        raise UserError("--batch-norm needs a hidden layer")
     environments.require_actions(env, "continuous", "reinforce, ac, a2c, a3c, trpo, ppo or acktr")
     with loading():  # only now: --help and a wrong flag are answered at once
         from ddpg.agent import DDPG

@@ -71,7 +71,7 @@ class PPO:
     ):
         if method not in ("clip", "penalty"):
             raise ValueError(f"method must be 'clip' or 'penalty', not '{method}'")
-        self.method, self.action_bound, self.discrete = method, action_bound, action_bound is None
+        self.method, self.discrete = method, action_bound is None
         self.gamma, self.gae_lambda, self.reward_scale = gamma, gae_lambda, reward_scale
         self.reset_at_points, self.entropy = reset_at_points, entropy
         self.epsilon, self.kl_target, self.minibatch_size = epsilon, kl_target, minibatch_size

@@ -119,6 +119,7 @@ RUNNER = WALKER | dict(
     reward_scale=0.02,
 )
 PRESETS = {
+    "CartPole-v0": dict(gae_lambda=0.95, minibatch_size=64, steps=80_000),
     "CartPole-v1": dict(gae_lambda=0.95, minibatch_size=64, steps=80_000),
     "Acrobot-v1": dict(steps=100_000),
     "LunarLanderContinuous-v2": LANDER,

@@ -50,7 +50,7 @@ class PolicyGradient:
     ):
         if baseline not in ("none", "normalise", "value"):
             raise ValueError(f"baseline must be 'none', 'normalise' or 'value', not '{baseline}'")
-        self.state_dim, self.baseline, self.reset_at_points = state_dim, baseline, reset_at_points
+        self.baseline, self.reset_at_points = baseline, reset_at_points
         self.gamma, self.gamma_t, self.reward_scale = gamma, gamma_t, reward_scale
         self.entropy, self.c_update_epochs = entropy, c_update_epochs
         self.learning_rate, self.lr_c, self.end_lr = learning_rate, lr_c, end_lr
@@ -97,7 +97,7 @@ class PolicyGradient:
             J = tf.reduce_sum(log_prob * weight + self.entropy * entropy * mask) / paths  # J of Algorithm 5.18
             loss = -J
         self.actor_opt.apply(tape.gradient(loss, self.actor.trainable_weights))
-        return loss, tf.reduce_sum(entropy * mask) / tf.reduce_sum(tf.cast(mask, tf.float32))
+        return loss, tf.reduce_sum(entropy * mask) / tf.reduce_sum(mask)
 
     def train_critic(self, returns, state, mask):
         """One gradient step of the baseline b(s) towards returns [batch]; mask: float32 [batch], 0 in padding rows."""

@@ -196,11 +196,11 @@ def test_a_state_that_travels_brings_networks_and_vectors(actions):
 
 
 def test_without_normalising_states_stay_as_they_are():
-    state, rows = np.float32([1, -2, 3]), np.full((4, 3), 5.0, np.float32)
+    state, rows = np.float32([1, -20, 30]), np.full((4, 3), 5.0, np.float32)
     for off in (False, True):
         agent = net(no_normalising=off)
         agent.apply_gradients(np.zeros_like(agent.psi), np.zeros_like(agent.theta), rows)
-        assert np.allclose(agent.normaliser(state), state) is off
+        assert np.array_equal(agent.normaliser(state), state) is off
 
 
 def test_learning_rates_fall_to_0_at_the_last_step():
@@ -589,6 +589,13 @@ def test_resume_goes_on_with_weights_optimisers_and_statistics(tmp_path):
     assert resumed.updates > before.updates
     assert resumed.updates * 10 == resumed.steps == resumed.normaliser.count
     assert resumed.actor_opt.iterations == resumed.updates
+
+
+def test_a_run_that_is_over_is_not_trained_on(tmp_path):
+    before, _ = run(tmp_path, steps=500, hidden=(8,), n_steps=10)
+    again, _ = run(tmp_path, steps=500, hidden=(8,), n_steps=10, resume=True)
+    assert again.steps == before.steps and again.updates == before.updates
+    np.testing.assert_array_equal(again.theta, before.theta)
 
 
 def test_a_resumed_worker_does_not_repeat_its_exploration(tmp_path, monkeypatch):

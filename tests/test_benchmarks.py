@@ -439,7 +439,7 @@ def test_small_weights_play_as_the_large_ones_where_pixels_are_lit(tmp_path, mon
     agent = PPO(6400, 3, None, hidden=(4,), act=act, seed=1)
     agent.save(tmp_path / "large")
     monkeypatch.setattr(shrink, "STATES", 300)
-    shrink.main(tmp_path / "large", tmp_path / "small")
+    shrink.shrink(tmp_path / "large", tmp_path / "small")
     agent.load(tmp_path / "small")
     for network in "actor.npz", "critic.npz":
         large, small = (dict(np.load(tmp_path / name / network)) for name in ("large", "small"))

@@ -33,6 +33,8 @@ BAD_INPUT = [
     (["--train", "--env", "Pendulm-v1"], "Pendulum-v1"),
     (["--train", "--env", "nosuch:X-v0"], "No module named 'nosuch'"),
     (["--train", "--env", "a:b:c"], "No module named 'a:b'"),
+    (["--train", "--env", ":CartPole-v1"], "--env :CartPole-v1: Empty module name"),
+    (["--train", "--env", "..:X-v0"], "--env ..:X-v0: "),
     (["--train", "--env", "FrozenLake-v1"], "observations must be vectors"),
     (["--train", "--steps", "None"], "needs an end"),
     (["--test", "--record", "film.txt"], ".gif or .mp4"),
@@ -79,6 +81,24 @@ def test_a_wrong_flag_is_one_line_on_a_terminal_too():
     assert process.returncode == 2
     expected = b"error: Unrecognized options: --batch, 3 (perhaps you meant --batch-size); --help lists the flags\r\n"
     assert os.read(master, 10_000) == expected
+
+
+def test_batch_normalisation_has_a_layer_to_normalise(command):
+    result = command("ddpg", "--train", "--batch-norm", "--hidden")
+    assert (result.returncode, result.stderr) == (2, "error: --batch-norm needs a hidden layer\n")
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce", "ac", "a2c", "a3c", "trpo", "ppo", "acktr"])
+def test_the_books_cartpole_has_the_settings_of_todays(monkeypatch, algorithm):
+    """But for the number that says when it is solved."""
+    main = importlib.import_module(f"{algorithm}.main")
+    settings = []
+    for env_id in ("CartPole-V0", "CartPole-v1"):
+        monkeypatch.setattr(sys, "argv", ["main.py", "--train", "--env", env_id])
+        settings.append(cli.parse(main.Config, main.PRESETS).run_settings())
+    assert [each.pop("env") for each in settings] == ["CartPole-v0", "CartPole-v1"]
+    assert [each.pop("solved", None) for each in settings] in ([None, None], [195, 495], [195, 475])
+    assert settings[0] == settings[1]
 
 
 def test_unknown_method_names_the_choices(command):

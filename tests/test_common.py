@@ -17,7 +17,7 @@ import tensorflow as tf
 import tensorlayer as tl
 from conftest import ALGORITHMS, ROOT
 
-from common import checkpoint, environments, playing, weights
+from common import checkpoint, environments, playing, progress, weights
 from common.acting import MLP
 from common.command import Options, Range, UserError
 from common.compiling import compiled
@@ -179,6 +179,14 @@ def test_bad_hdf5_is_refused(tmp_path, kind):
         weights.load(tmp_path, actor=[network()])
 
 
+def test_a_file_that_was_never_finished_is_no_weights(tmp_path):
+    (tmp_path / ".actor.123.npz").touch()
+    (tmp_path / "resume.npz").touch()
+    assert not weights.exist(tmp_path)
+    (tmp_path / "actor.npz").touch()
+    assert weights.exist(tmp_path)
+
+
 def test_missing_weights_are_named(tmp_path):
     with pytest.raises(UserError, match=r"no weights .*actor"):
         weights.load(tmp_path, actor=[network()])
@@ -251,6 +259,52 @@ def test_what_tensorflow_makes_of_a_second_ctrl_c_is_one_still(tmp_path):
         except KeyboardInterrupt:
             raise TypeError from None
     assert (config.model_folder / "actor.npz").exists() and not (config.model_folder / "resume.npz").exists()
+
+
+def test_a_file_that_cannot_be_written_ends_no_run(tmp_path, monkeypatch, capsys):
+    """As on Windows while another program has the table open; the weights are written all the same."""
+    config = Options(train=True, env="CartPole-v1", steps=9, out=tmp_path)
+    agent = types.SimpleNamespace(save=lambda folder, hdf5: (folder / "actor.npz").touch())
+    replace, refused = os.replace, ["episodes.csv"]
+
+    def refuse(source, target):
+        if target.name in refused:
+            raise PermissionError(13, "Permission denied", str(source), None, str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(progress, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(os, "replace", refuse)
+    table = config.model_folder / "episodes.csv"
+    with Training(config, agent) as run:
+        run.log(1.0, 5)
+        assert run.goes_on()
+        assert capsys.readouterr().err == f"can't save: {table} (Permission denied); training goes on\n"
+        assert (config.model_folder / "actor.npz").exists() and not table.exists()
+        refused.clear()
+        assert run.goes_on() and table.exists()
+        refused.append("episodes.csv")
+        run.log(1.0, 5)
+        assert not run.goes_on()
+        with pytest.raises(UserError, match=r"can't save: .*episodes.csv \(Permission denied\); what could be written"):
+            run.__exit__(None, None, None)
+        refused.clear()
+
+
+def test_saving_takes_a_twentieth_of_the_time_at_most(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: clock[0])
+    saves = []
+
+    def save(folder, hdf5):
+        saves.append(clock[0])
+        clock[0] += 3.0
+
+    config = Options(train=True, env="CartPole-v1", steps=999, out=tmp_path)
+    with Training(config, types.SimpleNamespace(save=save)) as run:
+        for second in range(200):
+            clock[0] = max(clock[0], float(second))
+            run.goes_on()
+    assert saves[:3] == [31, 95, 159]
 
 
 def test_checkpoint_refuses_what_is_no_checkpoint(tmp_path):
@@ -558,6 +612,14 @@ def test_states_far_from_the_mean_are_cut_at_ten_deviations():
     np.testing.assert_allclose(normaliser(np.array([[1e9], [-1e9], [3.0]])), [[10], [-10], [3]], rtol=1e-5)
 
 
+def test_a_normaliser_that_is_off_hands_states_on():
+    normaliser = Normaliser(1, off=True)
+    normaliser.update(np.array([[-1.0], [3.0]]))
+    states = normaliser(np.array([[1e9], [-3.0]]))
+    assert states.dtype == np.float32 and normaliser.count == 0
+    np.testing.assert_array_equal(states, np.float32([[1e9], [-3.0]]))
+
+
 # the rest
 
 
@@ -631,6 +693,13 @@ def test_a_gif_ends_before_it_has_a_million_bytes(tmp_path):
     frames = list(np.random.default_rng(0).integers(0, 256, (240, 300, 300, 3), np.uint8))
     playing.write_film(tmp_path / "film.gif", frames, 20)
     assert 800_000 < (tmp_path / "film.gif").stat().st_size <= 1_000_000
+
+
+def test_a_frame_too_large_for_a_gif_is_one_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(playing, "GIF_BYTES", 100)
+    frames = list(np.random.default_rng(0).integers(0, 256, (3, 40, 60, 3), np.uint8))
+    playing.write_film(tmp_path / "film.gif", frames, 20)
+    assert len(imageio.mimread(tmp_path / "film.gif")) == 1
 
 
 def test_films(tmp_path):

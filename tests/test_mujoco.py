@@ -306,5 +306,5 @@ def test_the_process_that_plays_loads_no_opengl():
 def test_where_nothing_draws_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "nothing")
     env = environments.make("HalfCheetah-v4", 0, "rgb_array")
-    with pytest.raises(UserError, match=r"nothing here draws MuJoCo's pictures.* apt-get install libosmesa6$"):
+    with pytest.raises(UserError, match=r"nothing here draws MuJoCo's pictures.* sudo apt-get install libosmesa6$"):
         env.render()

@@ -12,7 +12,7 @@ import tensorflow as tf
 from conftest import ALGORITHMS, ROOT
 
 from common import checkpoint
-from common.command import Options
+from common.command import Options, UserError
 from common.progress import Training
 
 
@@ -92,6 +92,13 @@ def test_tensorboards_file_holds_the_names(tmp_path):
     assert set(events.Tags()["tensors"]) == {"reward", "running_reward", "loss"}
     (event,) = events.Tensors("loss")
     assert (event.step, tf.make_ndarray(event.tensor_proto)) == (5, 1.5)
+
+
+def test_a_logdir_that_is_a_file_is_one_line(tmp_path):
+    pytest.importorskip("tensorboard")
+    (tmp_path / "board").touch()
+    with pytest.raises(UserError, match="--logdir: can't write to"):
+        training(tmp_path, logdir=tmp_path / "board")
 
 
 OFF_POLICY = ["--start-steps", "250", "--batch-size", "16"]

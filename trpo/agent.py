@@ -127,7 +127,7 @@ class TRPO:
         hidden=(64, 64),
         seed=0,
     ):
-        self.action_bound, self.discrete = action_bound, action_bound is None
+        self.discrete = action_bound is None
         self.gamma, self.gae_lambda, self.reward_scale = gamma, gae_lambda, reward_scale
         self.delta, self.cg_iters, self.damping = delta, cg_iters, damping
         self.backtrack_iters, self.backtrack_coeff = backtrack_iters, backtrack_coeff
