@@ -118,13 +118,14 @@ RUNNER = WALKER | dict(
     entropy=0.002,
     reward_scale=0.02,
 )
+ANT = RUNNER | dict(log_std=-1.5)
 PRESETS = {
     "CartPole-v0": dict(gae_lambda=0.95, minibatch_size=64, steps=80_000),
     "CartPole-v1": dict(gae_lambda=0.95, minibatch_size=64, steps=80_000),
     "Acrobot-v1": dict(steps=100_000),
     "LunarLanderContinuous-v2": LANDER,
     "BipedalWalker-v3": WALKER,
-    **{env_id: RUNNER for env_id in environments.RUNNERS},
+    **{env_id: ANT if env_id.startswith("Ant") else RUNNER for env_id in environments.RUNNERS},
     "Pong-v0": PONG,
     "PongDeterministic-v4": PONG,
 }
