@@ -24,8 +24,8 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")])
 CODE = re.compile(r"`([^`]+)`")
 IMAGE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)]+)\)")
-UNITS = {"million": 10**6, "万": 10**4}
-NUMBER = re.compile(r"(?<![A-Za-z0-9_.])([-+]?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)*(?:e-?[0-9]+)?)(?: ?(million|万))?")
+UNITS = {"million": 10**6, "万": 10**4, "亿": 10**8}
+NUMBER = re.compile(r"(?<![A-Za-z0-9_.])([-+]?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)*(?:e-?[0-9]+)?)(?: ?(million|万|亿))?")
 
 
 def numbers(text):
