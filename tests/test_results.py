@@ -252,4 +252,5 @@ def test_what_is_shipped_swings_lands_walks_and_runs(folder, env, monkeypatch, t
     scattered = env == "Acrobot-v1" or (folder, env) == ("ddpg", results.WALKER)  # three episodes are far from the mean
     assert mean > (reward - 150 if scattered else 0.6 * reward)
     assert json.loads((shipped / "config.json").read_text())["env"] == env
-    assert all(path.stat().st_size < (1e6 if env in (results.CHEETAH, results.ANT) else 3e5) for path in shipped.iterdir())
+    most = 1e6 if env in (results.CHEETAH, results.ANT) else 3e5
+    assert all(path.stat().st_size < most for path in shipped.iterdir())
