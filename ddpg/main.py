@@ -73,10 +73,11 @@ RUNNER = dict(
     var_decay=1.0,
     hidden=(256, 256),
 )
+ANT = RUNNER | dict(lr_a=1e-4, lr_c=3e-4)
 PRESETS = {
     "MountainCarContinuous-v0": dict(episodes=None, steps=50_000, gamma=0.99, noise="ou", var_decay=0.9999),
     "BipedalWalker-v3": RUNNER | dict(steps=500_000, gamma=0.98, end_lr=0.0, reward_scale=0.1, hidden=(128, 128)),
-    **{env_id: RUNNER for env_id in environments.RUNNERS},
+    **{env_id: ANT if env_id.startswith("Ant") else RUNNER for env_id in environments.RUNNERS},
 }
 
 

@@ -215,12 +215,22 @@ def test_no_unhealthy_where_no_fall_ends_an_episode(monkeypatch, env_id):
 # presets
 
 
-@pytest.mark.parametrize("folder, steps", {"a2c": 10e6, "acktr": 5e6, "ddpg": 1e6, "sac": 1e6, "td3": 1e6}.items())
+OF_ANTS = {  # what differs: name, the cheetah's, the ant's
+    "ppo": [("log_std", -0.5, -1.5)],
+    "td3": [("policy_lr", 3e-4, 1e-3), ("q_lr", 3e-4, 1e-3)],
+    "ddpg": [("lr_a", 1e-3, 1e-4), ("lr_c", 1e-3, 3e-4)],
+}
+
+
+STEPS = {"a2c": 10e6, "trpo": 5e6, "ppo": 5e6, "acktr": 5e6, "ddpg": 1e6, "td3": 1e6, "sac": 1e6}
+
+
+@pytest.mark.parametrize("folder, steps", STEPS.items())
 def test_one_preset_for_all_that_runs(monkeypatch, folder, steps):
     presets = [parse(monkeypatch, folder, "--train", "--env", env_id).run_settings() for env_id in environments.RUNNERS]
-    if folder == "ppo":  # an ant falls at much noise, a cheetah does not
-        noise = {preset["env"]: preset.pop("log_std") for preset in presets}
-        assert noise == {env_id: -1.5 if "Ant" in env_id else -0.5 for env_id in environments.RUNNERS}
+    for name, cheetah, ant in OF_ANTS.get(folder, []):
+        for preset in presets:
+            assert preset.pop(name) == (ant if "Ant" in preset["env"] else cheetah)
     assert {preset.pop("env") for preset in presets} == set(environments.RUNNERS)
     assert all(preset == presets[0] for preset in presets)
     assert (presets[0]["steps"], presets[0]["episodes"], presets[0]["gamma"]) == (steps, None, 0.99)
