@@ -230,6 +230,7 @@ def test_each_cell_has_the_weights_of_seed_0_and_a_card(folder, env):
 
 
 ELSEWHERE = ["CartPole-v1", "Pendulum-v1", "Pong-v0"]  # tests/test_commands.py and tests/test_pong.py play these
+SCATTERED = {("ddpg", results.WALKER): 150, ("ddpg", results.ANT): 1500}  # three episodes are far from the mean
 
 
 @pytest.mark.parametrize(
@@ -249,8 +250,8 @@ def test_what_is_shipped_swings_lands_walks_and_runs(folder, env, monkeypatch, t
     (reward,) = (
         float(line["reward"]) for line in LINES if (line["folder"], line["env"], line["seed"]) == (folder, env, "0")
     )
-    scattered = env == "Acrobot-v1" or (folder, env) == ("ddpg", results.WALKER)  # three episodes are far from the mean
-    assert mean > (reward - 150 if scattered else 0.6 * reward)
+    slack = SCATTERED.get((folder, env), 150 if env == "Acrobot-v1" else 0.4 * reward)
+    assert mean > reward - slack
     assert json.loads((shipped / "config.json").read_text())["env"] == env
     most = 1e6 if env in (results.CHEETAH, results.ANT) else 3e5
     assert all(path.stat().st_size < most for path in shipped.iterdir())
