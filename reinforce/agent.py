@@ -97,7 +97,7 @@ class PolicyGradient:
             J = tf.reduce_sum(log_prob * weight + self.entropy * entropy * mask) / paths  # J of Algorithm 5.18
             loss = -J
         self.actor_opt.apply(tape.gradient(loss, self.actor.trainable_weights))
-        return loss, tf.reduce_sum(entropy * mask) / tf.reduce_sum(mask)
+        return loss, tf.reduce_sum(entropy * mask) / tf.reduce_sum(tf.cast(mask, tf.float32))
 
     def train_critic(self, returns, state, mask):
         """One gradient step of the baseline b(s) towards returns [batch]; mask: float32 [batch], 0 in padding rows."""
