@@ -238,8 +238,8 @@ def test_a_python_without_the_packages_says_what_to_do():
 def test_without_weights_the_shipped_ones_are_listed(command):
     result = command("ppo", "--test", "--env", "LunarLander-v2")
     assert result.returncode == 2
-    shipped = "Acrobot-v1, Ant-v4, BipedalWalker-v3, CartPole-v1, HalfCheetah-v4, LunarLanderContinuous-v2, Pendulum-v1, Pong-v0"
-    assert f"run with --train first (shipped: {shipped})" in result.stderr
+    shipped = "Acrobot-v1, Ant-v4, BipedalWalker-v3, CartPole-v1, HalfCheetah-v4, LunarLanderContinuous-v2, Pendulum-v1"
+    assert f"run with --train first (shipped: {shipped}, Pong-v0)" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
