@@ -62,9 +62,10 @@ class Config(command.Options):
 
 
 SMALL = dict(n_steps=40, lr_a=1e-3, lr_c=2e-3, hidden=(64, 64))
+CARTPOLE = dict(steps=200_000, **SMALL)
 PRESETS = {
-    "CartPole-v0": dict(steps=200_000, **SMALL),
-    "CartPole-v1": dict(steps=200_000, **SMALL),
+    "CartPole-v0": CARTPOLE,
+    "CartPole-v1": CARTPOLE,
     "Acrobot-v1": dict(steps=100_000, **SMALL),
     "Pendulum-v1": dict(steps=600_000, gamma=0.95, mean="tanh", log_std=0.7, max_log_std=0.7, **SMALL),
 }

@@ -95,9 +95,10 @@ def test(config, agent):
 
 def main():
     config = command.parse(Config, PRESETS)
+    seeds = [config.seed + 1000 * w for w in range(config.workers)]
     envs = [environments.make(config.env, config.seed, "human" if config.render else None)]
     if config.train:
-        envs += [environments.make(config.env, config.seed + 1000 * w) for w in range(1, config.workers)]
+        envs += [environments.make(config.env, seed) for seed in seeds[1:]]
     with loading():  # only now: --help and a wrong flag are answered at once
         from acktr.agent import ACKTR
     agent = ACKTR(*environments.dimensions(envs[0]), **command.keywords(config, ACKTR), total_steps=config.steps)

@@ -19,7 +19,7 @@ if __name__ == "__main__":  # instead of this folder, whose profile.py would pas
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import report, solve, throughput
-from benchmarks.launch import ROOT, Parser, output
+from benchmarks.launch import ALGORITHMS, ROOT, Parser, output
 from common import command
 from common.command import UserError
 
@@ -36,7 +36,6 @@ PACKAGES = {
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line. Raises UserError with one line if something is wrong with it."""
-    known = sorted(path.parent.name for path in ROOT.glob("*/agent.py"))
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("algorithms", nargs="*", help="folders to compare (all)")
     parser.add_argument("--kind", choices=list(KINDS), help="one of the two (both)")
@@ -45,8 +44,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--peers", type=Path, default=ROOT / ".venv-bench/bin/python", help="the peers' Python")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for CSV files and charts; READMEs then stay")
     options = parser.parse_args(arguments)
-    if unknown := [name for name in options.algorithms if name not in known]:
-        raise UserError(f"there is no folder '{unknown[0]}'; the algorithms are {', '.join(known)}")
+    if unknown := [name for name in options.algorithms if name not in ALGORITHMS]:
+        raise UserError(f"there is no folder '{unknown[0]}'; the algorithms are {', '.join(ALGORITHMS)}")
     if options.rounds < 1 or min(options.seeds) < 0:
         raise UserError("--rounds must be at least 1, and --seeds at least 0")
     options.rows = {

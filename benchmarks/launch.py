@@ -9,6 +9,7 @@ from pathlib import Path
 from common.command import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
+ALGORITHMS = sorted(path.parent.name for path in ROOT.glob("*/agent.py"))
 PEERS = {"Stable-Baselines3": "sb3", "SBX": "sbx"}
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 if __name__ == "__main__":  # instead of this folder, whose profile.py would pass for Python's own
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.launch import ROOT, Parser
+from benchmarks.launch import ALGORITHMS, ROOT, Parser
 from common import command
 from common.command import UserError
 
@@ -34,15 +34,16 @@ def run(algorithm: str, seed: int, flags: list[str], out: Path) -> tuple[float, 
 
 
 def _output(line: list) -> str:
+    """What it prints; its progress line and its complaint go to the terminal. Raises UserError if it fails."""
     done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
-    if done.returncode:  # it has said why
+    if done.returncode:
         raise UserError(f"the run ended with exit status {done.returncode}")
     return done.stdout
 
 
 def main():
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("algorithm", choices=sorted(path.parent.name for path in ROOT.glob("*/agent.py")))
+    parser.add_argument("algorithm", choices=ALGORITHMS)
     parser.add_argument("--seeds", type=int, nargs="+", default=range(5))
     options, flags = parser.parse_known_args()
     rewards, seconds = [], []

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # instead of this folder: this file would pass for Python's own
     sys.path[0] = str(ROOT)
 
-from benchmarks.launch import Parser
+from benchmarks.launch import ALGORITHMS, Parser
 from common import command
 
 # What a step is made of, by the names of the methods that do it.
@@ -208,7 +208,7 @@ def table(title: str, parts: dict[str, float], unit: str, scale: float) -> str:
 
 def main():
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("algorithm", choices=sorted(path.parent.name for path in ROOT.glob("*/agent.py")))
+    parser.add_argument("algorithm", choices=ALGORITHMS)
     parser.add_argument("--env", help="environment with vectors for states (the folder's default)")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long steps are measured (5)")
     options = parser.parse_args()

@@ -77,6 +77,7 @@ class Config(command.Options):
     """Test with actions drawn from the policy, as in training, not with the likeliest."""
 
 
+CARTPOLE = dict(gae_lambda=0.95, minibatch_size=64, steps=80_000)
 PONG = dict(
     steps=18_000_000,
     batch_size=16_384,
@@ -120,8 +121,8 @@ RUNNER = WALKER | dict(
 )
 ANT = RUNNER | dict(log_std=-1.5)
 PRESETS = {
-    "CartPole-v0": dict(gae_lambda=0.95, minibatch_size=64, steps=80_000),
-    "CartPole-v1": dict(gae_lambda=0.95, minibatch_size=64, steps=80_000),
+    "CartPole-v0": CARTPOLE,
+    "CartPole-v1": CARTPOLE,
     "Acrobot-v1": dict(steps=100_000),
     "LunarLanderContinuous-v2": LANDER,
     "BipedalWalker-v3": WALKER,

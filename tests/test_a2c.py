@@ -325,14 +325,6 @@ def test_train_hands_the_agent_all_that_the_workers_collect(tmp_path, monkeypatc
 # acting
 
 
-def test_without_normalising_states_stay_as_they_are():
-    state = np.float32([[1, -20, 30]])
-    for off in (False, True):
-        agent = make(no_normalising=off)
-        agent.update(*batch(agent))
-        assert np.allclose(agent.policy(state), agent.actor(state), atol=1e-5) is off
-
-
 def test_the_acting_copies_normalise_states():
     agent, state = make(2, None), np.ones((5, 3))
     agent.normaliser.update(np.random.default_rng(0).normal(2, 3, (50, 3)))

@@ -282,14 +282,6 @@ def batch(agent, n_steps=5, workers=4):
     )
 
 
-def test_without_normalising_states_stay_as_they_are():
-    state = np.float32([[1, -20, 30]])
-    for off in (False, True):
-        agent = make(no_normalising=off)
-        agent.update(*batch(agent))
-        assert np.allclose(agent.policy(state), agent.actor(state), atol=1e-5) is off
-
-
 @KINDS
 def test_the_compiled_update_is_the_steps_that_the_methods_take(action_dim, action_bound):
     """The critic's steps, the policy's, the inverses every second time; what is kept and what is left."""

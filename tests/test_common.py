@@ -17,6 +17,8 @@ import tensorflow as tf
 import tensorlayer as tl
 from conftest import ALGORITHMS, ROOT
 
+from a2c.agent import A2C
+from acktr.agent import ACKTR
 from common import checkpoint, environments, playing, progress, weights
 from common.acting import MLP
 from common.command import Options, Range, UserError
@@ -288,6 +290,17 @@ def test_a_file_that_cannot_be_written_ends_no_run(tmp_path, monkeypatch, capsys
         with pytest.raises(UserError, match=r"can't save: .*episodes.csv \(Permission denied\); what could be written"):
             run.__exit__(None, None, None)
         refused.clear()
+
+
+def test_a_reader_of_the_output_who_has_gone_is_no_file_that_cannot_be_written(tmp_path, monkeypatch):
+    def gone(*_):
+        raise BrokenPipeError
+
+    config = Options(train=True, env="CartPole-v1", steps=9, out=tmp_path)
+    monkeypatch.setattr("builtins.print", gone)
+    with pytest.raises(BrokenPipeError), Training(config, types.SimpleNamespace(save=lambda folder, hdf5: None)):
+        pass
+    assert (config.model_folder / "episodes.csv").exists()
 
 
 def test_saving_takes_a_twentieth_of_the_time_at_most(tmp_path, monkeypatch):
@@ -610,6 +623,16 @@ def test_states_far_from_the_mean_are_cut_at_ten_deviations():
     normaliser = Normaliser(1)
     normaliser.update(np.array([[-1.0], [1.0]]))
     np.testing.assert_allclose(normaliser(np.array([[1e9], [-1e9], [3.0]])), [[10], [-10], [3]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("agent", [A2C, ACKTR])
+def test_without_normalising_states_stay_as_they_are(agent):
+    state, rng = np.float32([[1, -20, 30]]), np.random.default_rng(0)
+    seen, actions = (rng.normal(size=shape).astype(np.float32) for shape in ((6, 4, 3), (5, 4, 1)))
+    for off in (False, True):
+        made = agent(3, 1, np.float32([2]), hidden=(8,), no_normalising=off)
+        made.update(seen, actions, np.ones((5, 4), np.float32), np.zeros((5, 4), np.float32))
+        assert np.allclose(made.policy(state), made.actor(state), atol=1e-5) is off
 
 
 def test_a_normaliser_that_is_off_hands_states_on():
