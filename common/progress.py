@@ -161,7 +161,6 @@ class Training:
         try:
             if kind is None:
                 self.save()
-                self._report()
             elif self.cut:  # in the middle of an episode: the run can't be resumed from here
                 self._save_weights()
                 if weights.exist(self.folder):
@@ -174,6 +173,8 @@ class Training:
             raise FloatingPointError(f"{problem} at step {self.steps}; {kept}") from None
         except OSError as error:
             raise UserError(f"can't save: {_reason(error)}; what could be written is in {self.folder}") from None
+        if kind is None:
+            self._report()
         if self.cut or (self.interrupted and kind is None):
             raise KeyboardInterrupt from None  # whatever TensorFlow made of the second one (TypeError while it traces)
 
