@@ -36,8 +36,8 @@ CHINESE = [
     ("Steps", "步数"),
     ("Seconds", "秒"),
     ("Minutes", "分钟"),
-    (r"Seeds: (\d+ to \d+)", r"随机种子：\1"),
-    ("Seeds: ", "随机种子数："),
+    ("Runs: ", "运行次数："),
+    ("Seeds: ", "随机种子："),
     ("Seeds", "随机种子数"),
     (r"(\d+) cores?", r"\1 核"),
     (r"(\d+) environments", r"\1 个环境"),
@@ -148,7 +148,7 @@ def table(kind: str, lines: list[dict], brief: bool = False) -> str:
         text.append(f"| {name} | {' | '.join(cell(row, each, brief) if each in row else '' for each in libraries)} |")
     counts = sorted({len(each.values) for row in rows.values() for each in row.values()})
     dates = sorted({line["date"] for line in lines})
-    often = f"{'Rounds' if kind == 'throughput' else 'Seeds'}: {span(counts)}"
+    often = f"{'Rounds' if kind == 'throughput' else 'Runs'}: {span(counts)}"
     parts = [line["where"].split(", ")[: 2 if brief else None] for line in lines]
     where = " / ".join(dict.fromkeys(", ".join(each) for each in parts))
     return "\n".join([*text, "", f"{often}; {span(dates)}; {where}."])

@@ -89,8 +89,10 @@ def test_where_dates_and_numbers_of_runs_differ_the_line_says_so():
     lines = solve_lines()
     more = [{**line, "name": "C", "date": "2026-02-03", "where": "Another, 8 cores"} for line in lines[:2]]
     last = report.table("solve", lines + more).splitlines()[-1]
-    assert last.startswith("Seeds: 2 to 3; 2026-01-31 to 2026-02-03; Some processor")
+    assert last.startswith("Runs: 2 to 3; 2026-01-31 to 2026-02-03; Some processor")
     assert last.endswith(" / Another, 8 cores.")
+    assert report.chinese(last).startswith("运行次数：2 至 3；")  # a number of runs
+    assert report.chinese("Seeds: 0 to 4; P.") == "随机种子：0 至 4；P。"  # and which seeds they are
 
 
 @pytest.mark.parametrize(("kind", "lines"), [("throughput", throughput_lines()), ("solve", solve_lines())])
