@@ -63,11 +63,13 @@ class Config(command.Options):
 
 WALKER = dict(steps=4_000_000, n_steps=64, delta=0.01, c_update_epochs=5, log_std=-0.5, hidden=(128, 128))
 RUNNER = WALKER | dict(steps=5_000_000, log_std=-1.0)
+BULLET = WALKER | dict(steps=3_000_000)
 PRESETS = {
     "Acrobot-v1": dict(steps=100_000, n_steps=64, delta=0.002),
     "Pendulum-v1": dict(steps=150_000, gamma=0.95, delta=0.01, mean="tanh", log_std=0.7),
     "BipedalWalker-v3": WALKER,
-    **{env_id: RUNNER for env_id in environments.RUNNERS},
+    **dict.fromkeys(environments.MUJOCO, RUNNER),
+    **dict.fromkeys(environments.BULLET, BULLET),
 }
 
 

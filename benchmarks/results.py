@@ -6,7 +6,7 @@ make results ARGS="ppo Pong-v0"   an environment; of those that take long, which
 
 Writes the lines of results/learning.csv, with them the tables of docs/results.md and of the project's README, and for
 each folder and environment FOLDER/bands/ENVIRONMENT.csv and the weights of seed 0, FOLDER/pretrained/ENVIRONMENT/; of a
-folder's first environment also FOLDER/curve.png; of the cheetah and the ant docs/ENVIRONMENT.png. A finished run is
+folder's first environment also FOLDER/curve.png; of cheetahs and ants docs/ENVIRONMENT.png. A finished run is
 kept in model/runs/ and is not run again: a second call goes on where the first stopped, and without that folder all
 begins anew.
 """
@@ -43,16 +43,17 @@ ENVIRONMENTS = {
     "sac": ["Pendulum-v1"],
 }
 LANDER, WALKER, CHEETAH, ANT = "LunarLanderContinuous-v2", "BipedalWalker-v3", "HalfCheetah-v4", "Ant-v4"
+BULLET = ["HalfCheetahBulletEnv-v0", "AntBulletEnv-v0"]
 LONG = {
     "reinforce": ["Pong-v0"],
-    "a2c": [WALKER, CHEETAH, f"{ANT}-no-unhealthy"],
+    "a2c": [WALKER, CHEETAH, f"{ANT}-no-unhealthy", *BULLET],
     "a3c": [WALKER],
-    "trpo": [WALKER, CHEETAH, ANT],
-    "ppo": [LANDER, WALKER, "Pong-v0", CHEETAH, ANT],
-    "acktr": [WALKER, CHEETAH, ANT],
-    "ddpg": [WALKER, CHEETAH, ANT],
-    "td3": [LANDER, WALKER, CHEETAH, ANT],
-    "sac": [LANDER, WALKER, CHEETAH, ANT],
+    "trpo": [WALKER, CHEETAH, ANT, *BULLET],
+    "ppo": [LANDER, WALKER, "Pong-v0", CHEETAH, ANT, *BULLET],
+    "acktr": [WALKER, CHEETAH, ANT, *BULLET],
+    "ddpg": [WALKER, CHEETAH, ANT, *BULLET],
+    "td3": [LANDER, WALKER, CHEETAH, ANT, *BULLET],
+    "sac": [LANDER, WALKER, CHEETAH, ANT, *BULLET],
 }
 CELLS, LONG_CELLS = (
     [(folder, env) for folder, environments in each.items() for env in environments] for each in (ENVIRONMENTS, LONG)
@@ -221,7 +222,7 @@ def main():
             write_band(made, ROOT / folder / "bands" / f"{env}.csv")
             if env == ENVIRONMENTS[folder][0] and folder != "a3c":  # its curve is the walker's
                 compare.draw(ROOT / folder / "curve.png", f"{folder}, {env}", made)
-            if env in (CHEETAH, ANT):
+            if env in (CHEETAH, ANT, *BULLET):
                 draw_together(env, report.read(path), ROOT / "docs" / f"{env}.png")
             ship(runs[0], ROOT / folder / "pretrained" / env)
             rewards = [line["reward"] for line in new]

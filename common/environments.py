@@ -41,6 +41,7 @@ gym.register(
 NO_UNHEALTHY = "-no-unhealthy"  # after an id: the same environment, in which an episode goes on after a fall
 _FALLING = [f"{name}-{version}" for name in ("Ant", "Hopper", "Humanoid", "Walker2d") for version in ("v4", "v5")]
 MUJOCO = ["HalfCheetah-v4", "HalfCheetah-v5", *_FALLING]
+ANTS = ["Ant-v4", "Ant-v5"]
 BULLET = ["HalfCheetahBulletEnv-v0", "AntBulletEnv-v0"]
 RUNNERS = MUJOCO + BULLET
 for _id in [*RUNNERS, *(env_id + NO_UNHEALTHY for env_id in _FALLING)]:

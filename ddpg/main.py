@@ -74,10 +74,13 @@ RUNNER = dict(
     hidden=(256, 256),
 )
 ANT = RUNNER | dict(lr_a=1e-4, lr_c=3e-4)
+BULLET = RUNNER | dict(steps=500_000, gamma=0.98)
 PRESETS = {
     "MountainCarContinuous-v0": dict(episodes=None, steps=50_000, gamma=0.99, noise="ou", var_decay=0.9999),
     "BipedalWalker-v3": RUNNER | dict(steps=500_000, gamma=0.98, end_lr=0.0, reward_scale=0.1, hidden=(128, 128)),
-    **{env_id: ANT if env_id.startswith("Ant") else RUNNER for env_id in environments.RUNNERS},
+    **dict.fromkeys(environments.MUJOCO, RUNNER),
+    **dict.fromkeys(environments.ANTS, ANT),
+    **dict.fromkeys(environments.BULLET, BULLET),
 }
 
 

@@ -120,13 +120,16 @@ RUNNER = WALKER | dict(
     reward_scale=0.02,
 )
 ANT = RUNNER | dict(log_std=-1.5)
+BULLET = RUNNER | dict(steps=3_000_000, reward_scale=0.05)
 PRESETS = {
     "CartPole-v0": CARTPOLE,
     "CartPole-v1": CARTPOLE,
     "Acrobot-v1": dict(steps=100_000),
     "LunarLanderContinuous-v2": LANDER,
     "BipedalWalker-v3": WALKER,
-    **{env_id: ANT if env_id.startswith("Ant") else RUNNER for env_id in environments.RUNNERS},
+    **dict.fromkeys(environments.MUJOCO, RUNNER),
+    **dict.fromkeys(environments.ANTS, ANT),
+    **dict.fromkeys(environments.BULLET, BULLET),
     "Pong-v0": PONG,
     "PongDeterministic-v4": PONG,
 }

@@ -68,10 +68,13 @@ RUNNER = BOX2D | dict(
     reward_scale=1.0,
 )
 ANT = RUNNER | dict(policy_lr=1e-3, q_lr=1e-3)
+BULLET = BOX2D | dict(steps=1_000_000, gamma=0.98, reward_scale=1.0)
 PRESETS = {
     "LunarLanderContinuous-v2": dict(steps=300_000, end_lr=0.0, **BOX2D),
     "BipedalWalker-v3": BOX2D | dict(steps=1_000_000, gamma=0.98, soft_tau=0.005, end_lr=0.0, batch_size=256),
-    **{env_id: ANT if env_id.startswith("Ant") else RUNNER for env_id in environments.RUNNERS},
+    **dict.fromkeys(environments.MUJOCO, RUNNER),
+    **dict.fromkeys(environments.ANTS, ANT),
+    **dict.fromkeys(environments.BULLET, BULLET),
 }
 
 

@@ -16,7 +16,7 @@ from conftest import ROOT
 
 from common import checkpoint, command, environments, playing
 from common.command import Options, UserError
-from common.environments import BULLET, Replayable
+from common.environments import BULLET, MUJOCO, Replayable
 
 CONTINUOUS = ["a2c", "acktr", "ddpg", "ppo", "sac", "td3", "trpo"]
 here = importlib.util.find_spec
@@ -222,18 +222,28 @@ OF_ANTS = {  # what differs: name, the cheetah's, the ant's
 }
 
 
-STEPS = {"a2c": 10e6, "trpo": 5e6, "ppo": 5e6, "acktr": 5e6, "ddpg": 1e6, "td3": 1e6, "sac": 1e6}
+STEPS = {  # in MuJoCo and in PyBullet
+    "a2c": (10e6, 4e6),
+    "trpo": (5e6, 3e6),
+    "ppo": (5e6, 3e6),
+    "acktr": (5e6, 3e6),
+    "ddpg": (1e6, 0.5e6),
+    "td3": (1e6, 1e6),
+    "sac": (1e6, 1e6),
+}
 
 
 @pytest.mark.parametrize("folder, steps", STEPS.items())
-def test_one_preset_for_all_that_runs(monkeypatch, folder, steps):
-    presets = [parse(monkeypatch, folder, "--train", "--env", env_id).run_settings() for env_id in environments.RUNNERS]
-    for name, cheetah, ant in OF_ANTS.get(folder, []):
-        for preset in presets:
-            assert preset.pop(name) == (ant if "Ant" in preset["env"] else cheetah)
-    assert {preset.pop("env") for preset in presets} == set(environments.RUNNERS)
-    assert all(preset == presets[0] for preset in presets)
-    assert (presets[0]["steps"], presets[0]["episodes"], presets[0]["gamma"]) == (steps, None, 0.99)
+def test_one_preset_for_all_that_runs_in_a_simulator(monkeypatch, folder, steps):
+    off_policy = folder in ("ddpg", "td3", "sac")
+    for ids, most, gamma in zip((MUJOCO, BULLET), steps, (0.99, 0.98 if off_policy else 0.99), strict=True):
+        presets = [parse(monkeypatch, folder, "--train", "--env", env_id).run_settings() for env_id in ids]
+        for name, cheetah, ant in OF_ANTS.get(folder, []) if ids is MUJOCO else []:
+            for preset in presets:
+                assert preset.pop(name) == (ant if "Ant" in preset["env"] else cheetah)
+        assert {preset.pop("env") for preset in presets} == set(ids)
+        assert all(preset == presets[0] for preset in presets)
+        assert (presets[0]["steps"], presets[0]["episodes"], presets[0]["gamma"]) == (most, None, gamma)
 
 
 # the optional packages
