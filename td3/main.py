@@ -68,7 +68,7 @@ RUNNER = BOX2D | dict(
     reward_scale=1.0,
 )
 ANT = RUNNER | dict(policy_lr=1e-3, q_lr=1e-3)
-BULLET = BOX2D | dict(steps=1_000_000, gamma=0.98, reward_scale=1.0)
+BULLET = BOX2D | dict(steps=1_000_000, gamma=0.98, end_lr=0.0, reward_scale=1.0)
 PRESETS = {
     "LunarLanderContinuous-v2": dict(steps=300_000, end_lr=0.0, **BOX2D),
     "BipedalWalker-v3": BOX2D | dict(steps=1_000_000, gamma=0.98, soft_tau=0.005, end_lr=0.0, batch_size=256),
