@@ -43,8 +43,7 @@ _FALLING = [f"{name}-{version}" for name in ("Ant", "Hopper", "Humanoid", "Walke
 MUJOCO = ["HalfCheetah-v4", "HalfCheetah-v5", *_FALLING]
 ANTS = ["Ant-v4", "Ant-v5"]
 BULLET = ["HalfCheetahBulletEnv-v0", "AntBulletEnv-v0"]
-RUNNERS = MUJOCO + BULLET
-for _id in [*RUNNERS, *(env_id + NO_UNHEALTHY for env_id in _FALLING)]:
+for _id in [*MUJOCO, *BULLET, *(env_id + NO_UNHEALTHY for env_id in _FALLING)]:
     gym.envs.registry.pop(_id, None)
     _module = "common.bullet:make" if _id in BULLET else "common.mujoco:make"
     gym.register(_id, _module, max_episode_steps=1000, kwargs={"env_id": _id})
