@@ -62,7 +62,7 @@ RUNNER = BOX2D | dict(
     replay_buffer_size=1_000_000,
     reward_scale=1.0,
 )
-BULLET = BOX2D | dict(steps=1_000_000, gamma=0.98, end_lr=0.0, reward_scale=1.0)
+BULLET = BOX2D | dict(steps=1_000_000, gamma=0.98, reward_scale=1.0)
 PRESETS = {
     "LunarLanderContinuous-v2": dict(steps=300_000, end_lr=0.0, **BOX2D),
     "BipedalWalker-v3": dict(steps=1_000_000, end_lr=0.0, **BOX2D),
