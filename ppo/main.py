@@ -125,6 +125,7 @@ PRESETS = {
     "CartPole-v0": CARTPOLE,
     "CartPole-v1": CARTPOLE,
     "Acrobot-v1": dict(steps=100_000),
+    "LunarLander-v2": LANDER,
     "LunarLanderContinuous-v2": LANDER,
     "BipedalWalker-v3": WALKER,
     **dict.fromkeys(environments.MUJOCO, RUNNER),
