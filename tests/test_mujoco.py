@@ -249,6 +249,15 @@ def test_one_preset_for_all_that_runs_in_a_simulator(monkeypatch, folder, steps)
 # the optional packages
 
 
+def test_make_test_installs_the_pybullet_that_a_reader_installs():
+    """Nothing but the place differs: dev.txt asks for it where there are wheels."""
+    dev, bullet = (
+        {line.split(";")[0] for line in (ROOT / "requirements" / name).read_text().splitlines() if ";" in line}
+        for name in ("dev.txt", "bullet.txt")
+    )
+    assert bullet and bullet <= dev
+
+
 @pytest.mark.parametrize("folder", CONTINUOUS)
 @pytest.mark.parametrize(
     "env_id, package, file",
