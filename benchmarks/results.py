@@ -28,6 +28,7 @@ import numpy as np
 
 from benchmarks import learning, report
 from common import command, compare
+from common.environments import BULLET
 
 ROOT = report.ROOT
 ENVIRONMENTS = {
@@ -43,7 +44,6 @@ ENVIRONMENTS = {
     "sac": ["Pendulum-v1"],
 }
 LANDER, WALKER, CHEETAH, ANT = "LunarLanderContinuous-v2", "BipedalWalker-v3", "HalfCheetah-v4", "Ant-v4"
-BULLET = ["HalfCheetahBulletEnv-v0", "AntBulletEnv-v0"]
 LONG = {
     "reinforce": ["Pong-v0"],
     "a2c": [WALKER, CHEETAH, f"{ANT}-no-unhealthy", *BULLET],
@@ -153,11 +153,13 @@ def draw_together(env: str, lines: list[dict], path: Path) -> None:
 
 
 def ship(kept: Path, folder: Path) -> None:
-    """The run's weights, and its settings with the card."""
+    """The run's weights, compressed, and its settings with the card."""
     folder.mkdir(parents=True, exist_ok=True)
-    for file in [kept / "config.json", *kept.glob("*.npz")]:
+    shutil.copy(kept / "config.json", folder)
+    for file in kept.glob("*.npz"):
         if file.name != "resume.npz":
-            shutil.copy(file, folder)
+            with np.load(file) as arrays:
+                np.savez_compressed(folder / file.name, **arrays)
 
 
 def table(lines: list[dict], long: bool = False) -> str:
