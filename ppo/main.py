@@ -120,7 +120,7 @@ RUNNER = WALKER | dict(
     reward_scale=0.02,
 )
 ANT = RUNNER | dict(log_std=-1.5)
-BULLET = RUNNER | dict(steps=3_000_000, reward_scale=0.05)
+BULLET = RUNNER | dict(reward_scale=0.05)
 PRESETS = {
     "CartPole-v0": CARTPOLE,
     "CartPole-v1": CARTPOLE,

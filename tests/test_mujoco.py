@@ -224,8 +224,8 @@ OF_ANTS = {  # what differs: name, the cheetah's, the ant's
 
 STEPS = {  # in MuJoCo and in PyBullet
     "a2c": (10e6, 4e6),
-    "trpo": (5e6, 3e6),
-    "ppo": (5e6, 3e6),
+    "trpo": (5e6, 5e6),
+    "ppo": (5e6, 5e6),
     "acktr": (5e6, 3e6),
     "ddpg": (1e6, 0.5e6),
     "td3": (1e6, 1e6),
