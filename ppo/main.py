@@ -120,7 +120,7 @@ RUNNER = WALKER | dict(
     reward_scale=0.02,
 )
 ANT = RUNNER | dict(log_std=-1.5)
-BULLET = RUNNER | dict(reward_scale=0.05)
+BULLET = RUNNER | dict(steps=3_000_000, reward_scale=0.05)
 PRESETS = {
     "CartPole-v0": CARTPOLE,
     "CartPole-v1": CARTPOLE,
@@ -130,7 +130,8 @@ PRESETS = {
     "BipedalWalker-v3": WALKER,
     **dict.fromkeys(environments.MUJOCO, RUNNER),
     **dict.fromkeys(environments.ANTS, ANT),
-    **dict.fromkeys(environments.BULLET, BULLET),
+    "HalfCheetahBulletEnv-v0": BULLET,
+    "AntBulletEnv-v0": BULLET | dict(steps=5_000_000),
     "Pong-v0": PONG,
     "PongDeterministic-v4": PONG,
 }

@@ -62,14 +62,15 @@ class Config(command.Options):
 CARTPOLE = dict(gamma=0.98, steps=60_000)
 WALKER = dict(steps=3_000_000, batch_size=4096, gamma=0.99, log_std=-0.5, normalising=True)
 RUNNER = WALKER | dict(steps=5_000_000, batch_size=2048, delta=0.03, log_std=-1.0, reward_scale=0.02, hidden=(128, 128))
-BULLET = RUNNER | dict(log_std=-0.5, reward_scale=0.05)
+BULLET = RUNNER | dict(steps=3_000_000, log_std=-0.5, reward_scale=0.05)
 PRESETS = {
     "CartPole-v0": CARTPOLE,
     "CartPole-v1": CARTPOLE,
     "Acrobot-v1": dict(gamma=0.99, steps=100_000),
     "BipedalWalker-v3": WALKER,
     **dict.fromkeys(environments.MUJOCO, RUNNER),
-    **dict.fromkeys(environments.BULLET, BULLET),
+    "HalfCheetahBulletEnv-v0": BULLET,
+    "AntBulletEnv-v0": BULLET | dict(steps=5_000_000),
 }
 
 
