@@ -70,7 +70,7 @@ PRESETS = {
     "BipedalWalker-v3": WALKER,
     **dict.fromkeys(environments.MUJOCO, RUNNER),
     "HalfCheetahBulletEnv-v0": BULLET,
-    "AntBulletEnv-v0": BULLET | dict(steps=5_000_000),
+    "AntBulletEnv-v0": BULLET | dict(delta=0.01),
 }
 
 
