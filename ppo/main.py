@@ -130,7 +130,7 @@ PRESETS = {
     "BipedalWalker-v3": WALKER,
     **dict.fromkeys(environments.MUJOCO, RUNNER),
     **dict.fromkeys(environments.ANTS, ANT),
-    "HalfCheetahBulletEnv-v0": BULLET,
+    **dict.fromkeys(environments.BULLET, BULLET),
     "AntBulletEnv-v0": BULLET | dict(steps=5_000_000),
     "Pong-v0": PONG,
     "PongDeterministic-v4": PONG,

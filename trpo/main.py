@@ -69,7 +69,7 @@ PRESETS = {
     "Acrobot-v1": dict(gamma=0.99, steps=100_000),
     "BipedalWalker-v3": WALKER,
     **dict.fromkeys(environments.MUJOCO, RUNNER),
-    "HalfCheetahBulletEnv-v0": BULLET,
+    **dict.fromkeys(environments.BULLET, BULLET),
     "AntBulletEnv-v0": BULLET | dict(delta=0.01),
 }
 
