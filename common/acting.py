@@ -1,5 +1,7 @@
 """Acting in NumPy: for one state at a time this is some 20 times faster than calling TensorFlow."""
 
+from functools import partial
+
 import numpy as np
 
 
@@ -22,8 +24,23 @@ def _relu6(x):
 ACTIVATIONS = {None: _linear, "relu": _relu, "relu6": _relu6, "tanh": np.tanh}
 
 
+def _square(side: int, x):
+    return x.reshape(*x.shape[:-1], side, side, 1)
+
+
+def _patches(size: int, stride: int, x):
+    """[..., h, w, c] -> [..., h', w', size * size * c]: what a convolution multiplies by its weights."""
+    windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), (-3, -2))
+    windows = np.moveaxis(windows[..., ::stride, ::stride, :, :, :], -3, -1)
+    return windows.reshape(*windows.shape[:-3], -1)
+
+
+def _flat(x):
+    return x.reshape(*x.shape[:-3], -1)
+
+
 class MLP:
-    """A NumPy copy of a TensorLayer model made of Dense and Lambda layers.
+    """A NumPy copy of a TensorLayer model made of Dense and Lambda layers, or of convolutions before them.
 
     The model is the source of truth: call `refresh` after each change of its weights. A copy sent to another process
     has the weights and the statistics alone, so that it can act where TensorFlow is not loaded.
@@ -42,10 +59,17 @@ class MLP:
         views = zip(np.split(self.vector, ends), arrays, strict=False)  # in the vector, a log-std may follow
         self.layers, weights = [], (view.reshape(array.shape) for view, array in views)
         for layer in model.all_layers:
-            if isinstance(layer, tl.layers.Dense):
-                self.layers.append((next(weights), next(weights), ACTIVATIONS[layer.act and layer.act.__name__]))
+            if isinstance(layer, (tl.layers.Dense, tl.layers.Conv2d)):
+                W, b = next(weights), next(weights)
+                if W.ndim == 4:
+                    self.layers.append((None, None, partial(_patches, W.shape[0], layer.strides[1])))
+                self.layers.append((W.reshape(-1, W.shape[-1]), b, ACTIVATIONS[layer.act and layer.act.__name__]))
             elif isinstance(layer, tl.layers.Lambda):
                 self.layers.append((None, None, layer.fn))
+            elif isinstance(layer, tl.layers.Flatten):
+                self.layers.append((None, None, _flat))
+            elif hasattr(layer, "side"):  # common.sparse.Square
+                self.layers.append((None, None, partial(_square, layer.side)))
 
     def refresh(self, weights: list | None = None) -> None:
         """Copy the model's weights; weights: the same as NumPy arrays, where an update has just brought them along.
@@ -60,19 +84,18 @@ class MLP:
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """x: [input_dim] or [batch, input_dim] -> float32 [output_dim] or [batch, output_dim].
 
-        An int8 [input_dim] is a picture of mostly zeros (see common.pixels): only its other pixels are multiplied.
-        So they are of a scipy.sparse [batch, input_dim].
+        An int8 [input_dim] is a picture of mostly zeros (see common.pixels): a dense layer multiplies only its other
+        pixels. So it does with those of a scipy.sparse [batch, input_dim].
         """
         layers = self.layers
         if self.normaliser is not None:
             x = self.normaliser(x)
-        if getattr(x, "dtype", None) == np.int8 and x.ndim == 1:
-            (W, b, act), *layers = layers
+        (W, b, act), *rest = layers
+        if hasattr(x, "indptr"):
+            x, layers = (x.toarray(), layers) if W is None else (act(x @ W + b), rest)
+        elif W is not None and getattr(x, "dtype", None) == np.int8 and x.ndim == 1:
             pixels = np.flatnonzero(x.view(bool))
-            x = act(x[pixels].astype(np.float32) @ W[pixels] + b)
-        elif hasattr(x, "indptr"):
-            (W, b, act), *layers = layers
-            x = act(x @ W + b)
+            x, layers = act(x[pixels].astype(np.float32) @ W[pixels] + b), rest
         x = np.asarray(x, np.float32)
         for W, b, act in layers:
             x = act(x if W is None else x @ W + b)

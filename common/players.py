@@ -114,6 +114,7 @@ def _ctrl_c_waits():
 
 
 def _pool(count: int, env_id: str, seeds: list[int]) -> ProcessPoolExecutor:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # theirs: NumPy's threads would take the other players' cores
     return ProcessPoolExecutor(count, get_context("spawn"), initializer=_start, initargs=(env_id, seeds))
 
 

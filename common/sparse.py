@@ -1,4 +1,4 @@
-"""Sparse rows through a dense layer: pictures that are mostly zeros cost only their other pixels.
+"""Sparse rows through layers: pictures that are mostly zeros cost a dense layer only their other pixels.
 
 A batch of pictures is a tf.RaggedTensor, int32 [batch, (pixels)]: of each picture the places where it is 1, and ~place
 where it is -1. `tf.gather` takes minibatches of it as of any batch. XLA can't compile it.
@@ -24,6 +24,27 @@ class Dense(tl.layers.Dense):
             return super().forward(inputs)
         z = sparse_matmul(inputs, tf.convert_to_tensor(self.W)) + self.b
         return self.act(z) if self.act else z
+
+
+class Square(tl.layers.Layer):
+    """Pictures as convolutions take them, float32 [batch, side, side, 1]."""
+
+    def __init__(self, side: int):
+        super().__init__()
+        self.side, self._built = side, True
+
+    def forward(self, inputs):
+        """float32 [batch, side * side] or pictures [batch, (pixels)]."""
+        if isinstance(inputs, tf.RaggedTensor):
+            inputs = _filled(inputs, self.side**2)
+        return tf.reshape(inputs, [-1, self.side, self.side, 1])
+
+
+def _filled(pictures: tf.RaggedTensor, n: int) -> tf.Tensor:
+    """Pictures of n pixels with their zeros, float32 [batch * n]."""
+    place = pictures.values
+    where = pictures.value_rowids() * n + tf.where(place < 0, ~place, place)
+    return tf.scatter_nd(where[:, None], tf.where(place < 0, -1.0, 1.0), [pictures.nrows() * n])
 
 
 def sparse_matmul(pictures: tf.RaggedTensor, b: tf.Tensor) -> tf.Tensor:

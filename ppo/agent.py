@@ -12,7 +12,7 @@ from common import pixels, weights
 from common.acting import MLP, sample
 from common.compiling import compiled
 from common.normalising import Normaliser
-from common.sparse import Dense
+from common.sparse import Dense, Square
 
 
 class PPO:
@@ -38,6 +38,7 @@ class PPO:
     log_std: of the Gaussian policy at the start.
     normalising: bring states to mean 0 and deviation 1 (not pictures).
     act: of the hidden layers, 'tanh' or 'relu'.
+    convolutions: begin with the two of Mnih et al. (2013), for pictures.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class PPO:
         log_std=0.0,
         normalising=False,
         act="tanh",
+        convolutions=False,
         hidden=(64, 64),
         seed=0,
     ):
@@ -79,6 +81,7 @@ class PPO:
         self.lr_a, self.lr_c, self.end_lr, self.total_steps, self.steps = lr_a, lr_c, end_lr, total_steps, 0
         self.rng = np.random.default_rng([seed, 1])  # of [seed] the environment draws
 
+        self.convolutions = convolutions
         self.act = {"tanh": tf.nn.tanh, "relu": tf.nn.relu}[act]
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
         act = None if self.discrete else {"linear": None, "tanh": tf.nn.tanh}[mean]  # of logits, or of the mean
@@ -100,13 +103,21 @@ class PPO:
         self.cumulative_reward_buffer, self.adv_buffer = [], []
 
     def _network(self, state_dim, hidden, units, gain, act=None, scale=None):
-        """Dense layers from state_dim to `units`; orthogonal weights learn faster than the default."""
+        """Layers from state_dim to `units`; orthogonal weights learn faster than the default."""
+
+        def init(gain):
+            return tf.initializers.Orthogonal(gain, seed=int(self.rng.integers(2**31)))
 
         def dense(layer, units, act, gain, name):
-            init = tf.initializers.Orthogonal(gain, seed=int(self.rng.integers(2**31)))
-            return Dense(units, act, W_init=init, name=name)(layer)
+            return Dense(units, act, W_init=init(gain), name=name)(layer)
 
         inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
+        if self.convolutions:
+            layer = Square(round(state_dim**0.5))(layer)
+            for i, (filters, size, stride) in enumerate([(16, 8, 4), (32, 4, 2)], 1):
+                settings = dict(padding="VALID", W_init=init(2**0.5), name=f"convolution_{i}")
+                layer = tl.layers.Conv2d(filters, (size,) * 2, (stride,) * 2, self.act, **settings)(layer)
+            layer = tl.layers.Flatten()(layer)
         for i, width in enumerate(hidden, 1):
             name = f"hidden_{i}" if self.act is tf.nn.tanh else f"hidden_{i}_relu"
             layer = dense(layer, width, self.act, 2**0.5, name)

@@ -454,6 +454,19 @@ def test_small_weights_play_as_the_large_ones_where_pixels_are_lit(tmp_path, mon
         assert all((array.view(np.uint16) % 64 == 0).all() for array in small.values())
 
 
+def test_small_weights_of_convolutions_are_the_large_ones_in_fewer_bits(tmp_path):
+    agent = PPO(6400, 3, None, hidden=(16,), act="relu", convolutions=True, seed=1)
+    agent.save(tmp_path / "large")
+    shrink.shrink(tmp_path / "large", tmp_path / "small")
+    agent.load(tmp_path / "small")
+    for network in "actor.npz", "critic.npz":
+        large, small = (tmp_path / name / network for name in ("large", "small"))
+        assert small.stat().st_size < large.stat().st_size / 2
+        large, small = (dict(np.load(path)) for path in (large, small))
+        for name in large:
+            np.testing.assert_allclose(small[name], large[name], rtol=2**-5 * 1.01, atol=2e-6)
+
+
 def test_pixels_are_counted_in_as_many_states_as_are_asked_for():
     class Two:
         action_space = SimpleNamespace(n=2)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import ROOT, Ends
+from scipy.signal import correlate2d
 from scipy.sparse import csr_array
 from test_reinforce import spy
 
@@ -208,6 +209,12 @@ def random_states(n, size=6400, density=0.01):
     return (rng.choice([-1, 1], (n, size)) * (rng.random((n, size)) < density)).astype(np.int8)
 
 
+def test_weights_of_dense_layers_do_not_load_as_convolutions(tmp_path):
+    PPO(400, 3, None, hidden=(8,)).save(tmp_path)
+    with pytest.raises(UserError, match="another network: its weights differ in convolution_1"):
+        PPO(400, 3, None, hidden=(8,), convolutions=True).load(tmp_path)
+
+
 def test_packed_pictures_lose_nothing():
     states = random_states(20)
     packed = pixels.pack(states)
@@ -379,14 +386,40 @@ def run_training(folder, episodes, workers, resume=False):
     return np.concatenate([w.numpy().ravel() for w in agent.actor.all_weights])
 
 
-def test_ppo_learns_from_pictures_what_it_learns_from_the_same_numbers():
-    agents = [PPO(160, 3, None, hidden=(8,), minibatch_size=16, entropy=0.1, seed=1) for _ in range(2)]
-    states = random_states(49, 160, 0.1)
+def test_convolutions_by_hand():
+    """Of a picture of 28 by 28: 6 by 6 places of 16 filters, then 2 by 2 of 32, in TensorFlow and in NumPy."""
+    agent = PPO(784, 3, None, hidden=(8,), act="relu", convolutions=True, seed=1)
+    rng, states = np.random.default_rng(0), random_states(5, 784, 0.1)
+    for weight in agent.actor.all_weights:  # biases begin at 0, where a forgotten one would not show
+        weight.assign(rng.normal(0, 0.3, weight.shape))
+    agent._refresh()
+    K, b, L, c, V, d, W, e = (weight.numpy() for weight in agent.actor.all_weights)
+    assert (K.shape, L.shape, V.shape) == ((8, 8, 1, 16), (4, 4, 16, 32), (128, 8))
+
+    def convolution(layers, kernel, bias, stride):
+        """layers: one matrix a filter of the layer before."""
+        maps = [sum(map(lambda x, k: correlate2d(x, k, "valid"), layers, k)) for k in kernel.transpose(3, 2, 0, 1)]
+        return [np.maximum(each[::stride, ::stride] + bias[i], 0) for i, each in enumerate(maps)]
+
+    for state in states:
+        seen = convolution(convolution([state.reshape(28, 28)], K, b, 4), L, c, 2)
+        expected = np.maximum(np.stack(seen, -1).ravel() @ V + d, 0) @ W + e
+        assert np.abs(expected).max() > 0.1
+        numbers = state[None].astype(np.float32)
+        for found in agent.policy(state), agent.policy(state[None])[0], agent.actor(numbers)[0]:
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size, convolutions", [(160, False), (400, True)])
+def test_ppo_learns_from_pictures_what_it_learns_from_the_same_numbers(size, convolutions):
+    settings = dict(hidden=(8,), minibatch_size=16, entropy=0.1, convolutions=convolutions, seed=1)
+    agents = [PPO(size, 3, None, **settings) for _ in range(2)]
+    states = random_states(49, size, 0.1)
     for agent, kind in zip(agents, (np.int8, np.float32), strict=True):
         for i, state in enumerate(states[:48].astype(kind)):
             agent.store_transition(state, i % 3, float(i % 10 == 9) * (-1) ** (i // 10))
         agent.finish_path(states[48].astype(kind), False)
-    assert agents[0].state_buffer[0].nbytes == 40
+    assert agents[0].state_buffer[0].nbytes == size / 4
     np.testing.assert_allclose(agents[0].adv_buffer, agents[1].adv_buffer, atol=1e-6)
     before = agents[0].actor.all_weights[0].numpy()
     for agent in agents:
@@ -662,6 +695,7 @@ def test_refusals(command, tmp_path):
         ),
         (["--env", "Pong-v0", "--render"], "give --workers 0 too"),
         (["--env", "Pong-v0", "--normalising"], "--normalising is for states of numbers, and Pong-v0 has pictures"),
+        (["--env", "CartPole-v1", "--convolutions"], "--convolutions is for pictures, and CartPole-v1 has numbers"),
     ],
 )
 def test_ppo_refuses_what_cannot_be(monkeypatch, tmp_path, flags, message):
