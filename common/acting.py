@@ -52,6 +52,8 @@ class MLP:
     def __init__(self, model, vector: np.ndarray | None = None, normaliser=None):
         import tensorlayer as tl
 
+        from common.sparse import Square
+
         self.model, self.normaliser = model, normaliser
         arrays = [w.numpy() for w in model.trainable_weights]
         self.vector = _joined(arrays) if vector is None else vector
@@ -68,7 +70,7 @@ class MLP:
                 self.layers.append((None, None, layer.fn))
             elif isinstance(layer, tl.layers.Flatten):
                 self.layers.append((None, None, _flat))
-            elif hasattr(layer, "side"):  # common.sparse.Square
+            elif isinstance(layer, Square):
                 self.layers.append((None, None, partial(_square, layer.side)))
 
     def refresh(self, weights: list | None = None) -> None:
@@ -90,12 +92,15 @@ class MLP:
         layers = self.layers
         if self.normaliser is not None:
             x = self.normaliser(x)
-        (W, b, act), *rest = layers
-        if hasattr(x, "indptr"):
-            x, layers = (x.toarray(), layers) if W is None else (act(x @ W + b), rest)
-        elif W is not None and getattr(x, "dtype", None) == np.int8 and x.ndim == 1:
+        if layers[0][0] is None:  # convolutions take all pixels
+            x = x.toarray() if hasattr(x, "indptr") else x
+        elif getattr(x, "dtype", None) == np.int8 and x.ndim == 1:
+            (W, b, act), *layers = layers
             pixels = np.flatnonzero(x.view(bool))
-            x, layers = act(x[pixels].astype(np.float32) @ W[pixels] + b), rest
+            x = act(x[pixels].astype(np.float32) @ W[pixels] + b)
+        elif hasattr(x, "indptr"):
+            (W, b, act), *layers = layers
+            x = act(x @ W + b)
         x = np.asarray(x, np.float32)
         for W, b, act in layers:
             x = act(x if W is None else x @ W + b)

@@ -42,9 +42,15 @@ class Square(tl.layers.Layer):
 
 def _filled(pictures: tf.RaggedTensor, n: int) -> tf.Tensor:
     """Pictures of n pixels with their zeros, float32 [batch * n]."""
-    place = pictures.values
-    where = pictures.value_rowids() * n + tf.where(place < 0, ~place, place)
-    return tf.scatter_nd(where[:, None], tf.where(place < 0, -1.0, 1.0), [pictures.nrows() * n])
+    row, place, sign = _pixels(pictures)
+    return tf.scatter_nd((row * n + place)[:, None], sign, [pictures.nrows() * n])
+
+
+def _pixels(pictures: tf.RaggedTensor) -> tuple:
+    """Of all pixels that are not 0, one after the other: picture and place, int32, and 1 or -1, float32."""
+    negative = pictures.values < 0
+    place = tf.where(negative, ~pictures.values, pictures.values)
+    return pictures.value_rowids(), place, tf.where(negative, -1.0, 1.0)
 
 
 def sparse_matmul(pictures: tf.RaggedTensor, b: tf.Tensor) -> tf.Tensor:
@@ -52,12 +58,10 @@ def sparse_matmul(pictures: tf.RaggedTensor, b: tf.Tensor) -> tf.Tensor:
 
     It is ten times as fast as `tf.sparse.sparse_dense_matmul`.
     """
-    row, place = pictures.value_rowids(), pictures.values
-    where = tf.cast(tf.stack([row, tf.where(place < 0, ~place, place)], axis=1), tf.int64)
+    row, place, sign = _pixels(pictures)
+    where = tf.cast(tf.stack([row, place], axis=1), tf.int64)
     shape = tf.cast([pictures.nrows(), tf.shape(b, row.dtype)[0]], tf.int64)
-    csr = tf.raw_ops.SparseTensorToCSRSparseMatrix(
-        indices=where, values=tf.where(place < 0, -1.0, 1.0), dense_shape=shape
-    )
+    csr = tf.raw_ops.SparseTensorToCSRSparseMatrix(indices=where, values=sign, dense_shape=shape)
     transposed = tf.raw_ops.SparseMatrixTranspose(input=csr, type=tf.float32)  # with transpose_a sums come in any order
 
     @tf.custom_gradient
