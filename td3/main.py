@@ -60,20 +60,16 @@ BOX2D = dict(episodes=None, start_steps=10_000, gamma=0.99, batch_size=128, hidd
 RUNNER = BOX2D | dict(
     steps=1_000_000,
     soft_tau=0.005,
-    policy_lr=3e-4,
-    q_lr=3e-4,
     batch_size=256,
     hidden_dim=256,
     replay_buffer_size=1_000_000,
     reward_scale=1.0,
 )
-ANT = RUNNER | dict(policy_lr=1e-3, q_lr=1e-3)
 BULLET = BOX2D | dict(steps=1_000_000, gamma=0.98, end_lr=0.0, reward_scale=1.0)
 PRESETS = {
     "LunarLanderContinuous-v2": dict(steps=300_000, end_lr=0.0, **BOX2D),
     "BipedalWalker-v3": BOX2D | dict(steps=1_000_000, gamma=0.98, soft_tau=0.005, end_lr=0.0, batch_size=256),
     **dict.fromkeys(environments.MUJOCO, RUNNER),
-    **dict.fromkeys(environments.ANTS, ANT),
     **dict.fromkeys(environments.BULLET, BULLET),
 }
 
