@@ -64,6 +64,7 @@ PRESETS = {
     "BipedalWalker-v3": RUNNER | dict(steps=5_000_000),
     **dict.fromkeys(environments.MUJOCO, RUNNER),
     **dict.fromkeys(environments.BULLET, BULLET),
+    "AntBulletEnv-v0": BULLET | dict(steps=6_000_000),
 }
 
 
