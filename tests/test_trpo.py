@@ -1,15 +1,18 @@
 """TRPO: GAE, conjugate gradient, Hessian, natural step and line search by independent means, and that it learns."""
 
+import sys
+
 import numpy as np
 import pytest
 import scipy.linalg
 import tensorflow as tf
 from scipy import stats
+from test_pong import ENDS
 
 from common import environments, vectors
 from common.command import UserError, keywords
 from trpo.agent import TRPO, GAE_Buffer
-from trpo.main import PRESETS, Config, train
+from trpo.main import PRESETS, Config, main, train, train_side_by_side
 
 BOUND = np.array([2.0, 3.0], np.float32)
 
@@ -428,6 +431,79 @@ def test_the_loop_bootstraps_at_limits_and_full_batches_but_not_at_ends(monkeypa
         G = 0.5 * t + 0.9 * G  # the reward is the step's number
         expected.append(G)
     np.testing.assert_allclose(returns, expected[::-1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_side_by_side_bootstraps_at_limits_and_full_batches_but_not_at_ends(monkeypatch, tmp_path, workers):
+    """Two environments, 7 steps of each an update; their first episode, cut after 5 steps, is number 1."""
+    (tmp_path / "ends.py").write_text(ENDS)
+    monkeypatch.syspath_prepend(tmp_path)
+    sizes = dict(batch_size=14, environments=2, workers=workers, gamma=0.9, reward_scale=0.5, hidden=(8,))
+    config, batches = Config(env="ends:Ends-v1", steps=26, out=tmp_path, **sizes), []
+    agent = TRPO(2, 2, None, **keywords(config, TRPO))
+
+    def value(states):
+        return (100 + np.array(states) @ [10, 1])[..., None]
+
+    monkeypatch.setattr(agent, "value", value)
+    monkeypatch.setattr(agent, "update", lambda: batches.append([x.copy() for x in agent.buf.get()]))
+    train_side_by_side(config, agent, environments.make(config.env, 0))
+    first = [[(1, t) for t in range(5)], [(2, 0), (2, 1)]], [False, False]  # paths, and whether the task ended
+    second = [[(2, 2)], [(3, t) for t in range(5)], [(4, 0)]], [True, False, False]
+    for (states, actions, _, returns, logp, logits, _), (paths, ends) in zip(batches, (first, second), strict=True):
+        expected = []
+        for path, end in zip(paths, ends, strict=True):
+            episode, last = path[-1]
+            G, discounted = 0.0 if end else value((episode, last + 1))[0], []
+            for _, t in reversed(path):
+                G = 0.5 * (t + 1) + 0.9 * G  # the reward is the step's number
+                discounted.append(G)
+            expected += discounted[::-1]
+        np.testing.assert_array_equal(states, [step for path in paths for step in path] * 2)
+        np.testing.assert_allclose(returns, expected * 2, rtol=1e-5)
+        pi = agent.pi(states)
+        np.testing.assert_allclose(logits, pi.logits, atol=1e-6)
+        np.testing.assert_allclose(logp, pi.log_prob(actions), atol=1e-6)
+
+
+def test_side_by_side_learns_the_same_whatever_the_number_of_processes(tmp_path):
+    def learnt(workers):
+        settings = dict(steps=600, batch_size=240, environments=3, workers=workers, hidden=(8,), normalising=True)
+        config = Config(train=True, out=tmp_path / str(workers), **settings)
+        env = environments.make(config.env, 0)
+        agent = TRPO(*environments.dimensions(env), **keywords(config, TRPO))
+        train_side_by_side(config, agent, env)
+        return np.concatenate([agent.get_pi_params(), agent.normaliser.mean])
+
+    one = learnt(1)
+    np.testing.assert_array_equal(one, learnt(2))
+    assert np.abs(one[-3:]).min() > 0  # of states that were played
+
+
+@pytest.mark.parametrize("action_dim, action_bound", [(2, BOUND), (4, None)])
+def test_evaluate_gives_what_get_action_gave(action_dim, action_bound):
+    agent = TRPO(3, action_dim, action_bound, normalising=True, log_std=-0.7, hidden=(8,))
+    agent.actor.all_weights[-1].assign(tf.linspace(0.2, 0.9, action_dim))
+    states = np.random.default_rng(0).normal(2, 3, (9, 3)).astype(np.float32)
+    agent.normaliser.update(states)
+    agent._refresh()
+    actions, *expected = zip(*map(agent.get_action, states), strict=True)
+    for ours, theirs in zip(agent.evaluate(states, actions), expected, strict=True):
+        np.testing.assert_allclose(ours.T, np.transpose(theirs) + np.zeros_like(ours.T), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--workers", "1", "--batch-size", "12"], "--batch-size must be a multiple of --environments"),
+        (["--workers", "1", "--render"], "give --workers 0 too"),
+    ],
+)
+def test_refuses_what_cannot_be(monkeypatch, tmp_path, flags, message):
+    monkeypatch.setattr(sys, "argv", ["main.py", "--train", "--out", str(tmp_path), *flags])
+    with pytest.raises(UserError, match=message):
+        main()
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_books_own_loop_runs():

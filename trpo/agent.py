@@ -1,7 +1,11 @@
 """Trust region policy optimisation: the classes of section 5.10.5, for Algorithm 5.22."""
 
+from functools import partial
+from operator import mul
+
 import numpy as np
 import scipy.signal
+import scipy.special
 import tensorflow as tf
 import tensorlayer as tl
 from tensorflow_probability import distributions as tfd
@@ -163,7 +167,7 @@ class TRPO:
         name = "output" if act is None else "output_tanh"  # weights of the one don't load as the other's
         layer = dense(layer, units, act, gain, name)
         if scale is not None:
-            layer = tl.layers.Lambda(lambda x: x * scale, name="scale")(layer)
+            layer = tl.layers.Lambda(partial(mul, scale), name="scale")(layer)  # a lambda would not reach a process
         model = tl.models.Model(inputs, layer)
         model.train()
         return model
@@ -330,6 +334,7 @@ class TRPO:
         self.policy.refresh()
         self.value.refresh()
         self.log_std_now = self.log_std.numpy()
+        self.std = None if self.discrete else np.exp(self.log_std_now)
 
     def _minibatches(self):
         """int32 [steps, minibatch_size]: a new shuffle of the buffer for each epoch of the value fit."""
@@ -350,7 +355,20 @@ class TRPO:
             return action, value, mean[action] - np.log(np.exp(mean - mean.max()).sum()) - mean.max(), mean, 0.0
         noise = np.zeros_like(mean) if greedy else self.rng.standard_normal(mean.shape, np.float32)
         logp = -(0.5 * noise**2 + log_std + 0.5 * np.log(2 * np.pi)).sum()
-        return mean + np.exp(log_std) * noise, value, logp, mean, log_std
+        return mean + self.std * noise, value, logp, mean, log_std
+
+    def evaluate(self, states, actions):
+        """values, log-probabilities, means and log-stds of what was played elsewhere, as `get_action` gives them.
+
+        states: [n, state_dim].  actions: n of them.  Returns float32 [n], [n], [n, action_dim], [n, action_dim].
+        """
+        means, values, actions = self.policy(states), self.value(states)[:, 0], np.array(actions)
+        if self.discrete:
+            logp = scipy.special.log_softmax(means, -1)[np.arange(len(actions)), actions]
+            return values, logp, means, np.zeros_like(means)
+        noise, log_std = (actions - means) / self.std, self.log_std_now
+        logp = -(0.5 * noise**2 + log_std + 0.5 * np.log(2 * np.pi)).sum(-1)
+        return values, logp, means, np.broadcast_to(log_std, means.shape)
 
     def finish_path(self, done, next_state):
         """Close the path; done: whether the task ended there. If not, V(next_state) stands for the rewards to come."""

@@ -7,12 +7,12 @@ python trpo/main.py --test           play with them
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, nothing to install
 
 from common import command, environments
-from common.command import Count, Fraction, NotNegative, Positive
+from common.command import Count, Fraction, NotNegative, Positive, Range
 from common.loading import loading
 
 
@@ -25,6 +25,10 @@ class Config(command.Options):
     """Environment steps."""
     batch_size: Count = 2048
     """Steps between two updates."""
+    workers: Annotated[int, Range(0)] = 0
+    """Processes in which `environments` are played side by side; 0: one is played in this process."""
+    environments: Count = 8
+    """With --workers: environments, of which each takes its share of the batch."""
     gamma: Fraction = 0.95
     """Discount of rewards."""
     gae_lambda: Fraction = 0.95
@@ -97,6 +101,27 @@ def train(config, agent, env):
             run.log(episode_reward, length)
 
 
+def train_side_by_side(config, agent, env):
+    """The same with several environments at a time, in processes that play."""
+    from common.players import Tables
+    from common.progress import Training
+
+    seeds = agent.rng.integers(2**31, size=config.environments).tolist()
+    with (
+        Training(config, agent, env) as run,
+        Tables(config.env, [seed + run.steps for seed in seeds], config.workers) as players,
+    ):
+        while run.goes_on():
+            for path in players.play(agent.policy, config.batch_size // config.environments, agent.std):
+                estimates = agent.evaluate(path.states, path.actions)
+                for transition in zip(path.states, path.actions, path.rewards, *estimates, strict=True):
+                    agent.buf.store(*transition)
+                agent.finish_path(path.terminated, path.next_state)
+                if path.episode:
+                    run.log(*path.episode)
+            run.log_update(agent.update())
+
+
 def test(config, agent):
     """Play greedily with the trained weights."""
     from common.playing import play, weights_folder
@@ -107,12 +132,16 @@ def test(config, agent):
 
 def main():
     config = command.parse(Config, PRESETS)
+    if config.render and config.workers:
+        raise command.UserError("--render shows what this process plays, and others play: give --workers 0 too")
+    if config.workers and config.batch_size % config.environments:
+        raise command.UserError("--batch-size must be a multiple of --environments: each takes its share of the batch")
     env = environments.make(config.env, config.seed, "human" if config.render else None)
     with loading():  # only now: --help and a wrong flag are answered at once
         from trpo.agent import TRPO
     agent = TRPO(*environments.dimensions(env), **command.keywords(config, TRPO), total_steps=config.steps)
     if config.train:
-        train(config, agent, env)
+        (train_side_by_side if config.workers else train)(config, agent, env)
     if config.test:
         test(config, agent)
 
