@@ -57,14 +57,13 @@ class Config(command.Options):
 
 
 RUNNER = dict(steps=10_000_000, workers=16, n_steps=16, gamma=0.99, lr_a=7e-4, lr_c=7e-4, end_lr=0.0, log_std=-1.0)
-BULLET = RUNNER | dict(steps=4_000_000, log_std=-0.5)
+BULLET = RUNNER | dict(steps=6_000_000, log_std=-0.5)
 PRESETS = {
     "Acrobot-v1": dict(steps=100_000),
     "Pendulum-v1": dict(steps=600_000, gamma=0.95, end_lr=0.0, mean="tanh", log_std=0.7),
     "BipedalWalker-v3": RUNNER | dict(steps=5_000_000),
     **dict.fromkeys(environments.MUJOCO, RUNNER),
     **dict.fromkeys(environments.BULLET, BULLET),
-    "AntBulletEnv-v0": BULLET | dict(steps=6_000_000),
 }
 
 

@@ -216,7 +216,6 @@ def test_no_unhealthy_where_no_fall_ends_an_episode(monkeypatch, env_id):
 
 
 OF_ANTS = {  # what differs, in MuJoCo and in PyBullet: name, the cheetah's, the ant's
-    "a2c": ([], [("steps", 4e6, 6e6)]),
     "trpo": ([], [("delta", 0.03, 0.01)]),
     "ppo": ([("log_std", -0.5, -1.5)], [("steps", 3e6, 5e6)]),
     "ddpg": ([("lr_a", 1e-3, 1e-4), ("lr_c", 1e-3, 3e-4)], []),
@@ -224,7 +223,7 @@ OF_ANTS = {  # what differs, in MuJoCo and in PyBullet: name, the cheetah's, the
 
 
 STEPS = {  # of cheetahs, in MuJoCo and in PyBullet
-    "a2c": (10e6, 4e6),
+    "a2c": (10e6, 6e6),
     "trpo": (5e6, 3e6),
     "ppo": (5e6, 3e6),
     "acktr": (5e6, 3e6),
