@@ -4,6 +4,7 @@ python trpo/main.py --train          learn Pendulum, save the weights and the cu
 python trpo/main.py --test           play with them
 """
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,17 @@ class Config(command.Options):
 
 CARTPOLE = dict(gamma=0.98, steps=60_000)
 WALKER = dict(steps=3_000_000, batch_size=4096, gamma=0.99, log_std=-0.5, normalising=True)
-RUNNER = WALKER | dict(steps=5_000_000, batch_size=2048, delta=0.03, log_std=-1.0, reward_scale=0.02, hidden=(128, 128))
+RUNNER = WALKER | dict(
+    steps=5_000_000,
+    batch_size=2048,
+    workers=os.cpu_count() or 1,
+    environments=16,
+    delta=0.03,
+    minibatch_size=256,
+    log_std=-1.0,
+    reward_scale=0.02,
+    hidden=(128, 128),
+)
 BULLET = RUNNER | dict(steps=3_000_000, log_std=-0.5, reward_scale=0.05)
 PRESETS = {
     "CartPole-v0": CARTPOLE,
