@@ -360,7 +360,7 @@ class TRPO:
     def evaluate(self, states, actions):
         """values, log-probabilities, means and log-stds of what was played elsewhere, as `get_action` gives them.
 
-        states: [n, state_dim].  actions: n of them.  Returns float32 [n], [n], [n, action_dim], [n, action_dim].
+        states: [n, state_dim].  actions: n of them.  Returns arrays [n], [n], [n, action_dim], [n, action_dim].
         """
         means, values, actions = self.policy(states), self.value(states)[:, 0], np.array(actions)
         if self.discrete:
