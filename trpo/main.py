@@ -77,7 +77,7 @@ RUNNER = WALKER | dict(
     reward_scale=0.02,
     hidden=(128, 128),
 )
-BULLET = RUNNER | dict(steps=3_000_000, log_std=-0.5, reward_scale=0.05)
+BULLET = RUNNER | dict(steps=3_000_000, workers=0, minibatch_size=64, log_std=-0.5, reward_scale=0.05)
 PRESETS = {
     "CartPole-v0": CARTPOLE,
     "CartPole-v1": CARTPOLE,
