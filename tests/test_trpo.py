@@ -480,6 +480,17 @@ def test_side_by_side_learns_the_same_whatever_the_number_of_processes(tmp_path)
     assert np.abs(one[-3:]).min() > 0  # of states that were played
 
 
+def test_side_by_side_resumes_a_run_of_one_process(tmp_path):
+    """That one stops after 2 episodes of 200 steps, with 160 steps of a batch of 240."""
+    settings = dict(batch_size=240, environments=3, workers=1, hidden=(8,))
+    assert run(tmp_path, steps=300, **settings).buf.ptr == 160
+    config = Config(train=True, resume=True, out=tmp_path, steps=1000, **settings)
+    env = environments.make(config.env, 0)
+    agent = TRPO(*environments.dimensions(env), **keywords(config, TRPO))
+    train_side_by_side(config, agent, env)
+    assert (agent.steps, agent.buf.ptr) == (240 + 3 * 240, 0)
+
+
 @pytest.mark.parametrize("action_dim, action_bound", [(2, BOUND), (4, None)])
 def test_evaluate_gives_what_get_action_gave(action_dim, action_bound):
     agent = TRPO(3, action_dim, action_bound, normalising=True, log_std=-0.7, hidden=(8,))
