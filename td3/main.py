@@ -71,6 +71,7 @@ PRESETS = {
     "BipedalWalker-v3": BOX2D | dict(steps=1_000_000, gamma=0.98, soft_tau=0.005, end_lr=0.0, batch_size=256),
     **dict.fromkeys(environments.MUJOCO, RUNNER),
     **dict.fromkeys(environments.BULLET, BULLET),
+    "AntBulletEnv-v0": BULLET | dict(end_lr=1.0),
 }
 
 
