@@ -30,6 +30,8 @@ from ppo import main as ppo
 from ppo.agent import PPO
 from reinforce.agent import PolicyGradient
 from reinforce.main import PRESETS, Config, train_side_by_side
+from trpo import main as trpo
+from trpo.agent import TRPO
 
 BACKGROUND, GREEN, WHITE = (144, 72, 17), (92, 186, 92), (236, 236, 236)
 
@@ -460,13 +462,14 @@ def test_ppo_side_by_side_closes_paths_at_ends_limits_and_the_batchs_end(tmp_pat
     assert rows == [15, 15, 6, 15, 6, 15]
 
 
-def test_ppo_side_by_side_learns_the_same_whatever_the_number_of_processes(tmp_path):
+@pytest.mark.parametrize("main, algorithm", [(ppo, PPO), (trpo, TRPO)])
+def test_side_by_side_learns_the_same_whatever_the_number_of_processes(tmp_path, main, algorithm):
     def learnt(workers):
         settings = dict(steps=600, batch_size=240, environments=3, workers=workers, hidden=(8,), normalising=True)
-        config = ppo.Config(train=True, out=tmp_path / str(workers), **settings)
+        config = main.Config(train=True, out=tmp_path / str(workers), **settings)
         env = environments.make(config.env, 0)
-        agent = PPO(*environments.dimensions(env), **keywords(config, PPO))
-        ppo.train_side_by_side(config, agent, env)
+        agent = algorithm(*environments.dimensions(env), **keywords(config, algorithm))
+        main.train_side_by_side(config, agent, env)
         return np.concatenate([np.ravel(weight) for weight in [*agent.actor_weights, agent.normaliser.mean]])
 
     one = learnt(1)
@@ -687,19 +690,30 @@ def test_refusals(command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "flags, message",
+    "main, flags, message",
     [
         (
+            ppo,
             ["--env", "CartPole-v1", "--workers", "1", "--batch-size", "7"],
             "--batch-size must be at least --environments",
         ),
-        (["--env", "Pong-v0", "--render"], "give --workers 0 too"),
-        (["--env", "Pong-v0", "--normalising"], "--normalising is for states of numbers, and Pong-v0 has pictures"),
-        (["--env", "CartPole-v1", "--convolutions"], "--convolutions is for pictures, and CartPole-v1 has numbers"),
+        (trpo, ["--workers", "1", "--batch-size", "12"], "--batch-size must be a multiple of --environments"),
+        (ppo, ["--env", "Pong-v0", "--render"], "give --workers 0 too"),
+        (trpo, ["--workers", "1", "--render"], "give --workers 0 too"),
+        (
+            ppo,
+            ["--env", "Pong-v0", "--normalising"],
+            "--normalising is for states of numbers, and Pong-v0 has pictures",
+        ),
+        (
+            ppo,
+            ["--env", "CartPole-v1", "--convolutions"],
+            "--convolutions is for pictures, and CartPole-v1 has numbers",
+        ),
     ],
 )
-def test_ppo_refuses_what_cannot_be(monkeypatch, tmp_path, flags, message):
+def test_side_by_side_refuses_what_cannot_be(monkeypatch, tmp_path, main, flags, message):
     monkeypatch.setattr(sys, "argv", ["main.py", "--train", "--out", str(tmp_path), *flags])
     with pytest.raises(UserError, match=message):
-        ppo.main()
+        main.main()
     assert not any(tmp_path.iterdir())

@@ -1,7 +1,5 @@
 """TRPO: GAE, conjugate gradient, Hessian, natural step and line search by independent means, and that it learns."""
 
-import sys
-
 import numpy as np
 import pytest
 import scipy.linalg
@@ -12,7 +10,7 @@ from test_pong import ENDS
 from common import environments, vectors
 from common.command import UserError, keywords
 from trpo.agent import TRPO, GAE_Buffer
-from trpo.main import PRESETS, Config, main, train, train_side_by_side
+from trpo.main import PRESETS, Config, train, train_side_by_side
 
 BOUND = np.array([2.0, 3.0], np.float32)
 
@@ -466,20 +464,6 @@ def test_side_by_side_bootstraps_at_limits_and_full_batches_but_not_at_ends(monk
         np.testing.assert_allclose(logp, pi.log_prob(actions), atol=1e-6)
 
 
-def test_side_by_side_learns_the_same_whatever_the_number_of_processes(tmp_path):
-    def learnt(workers):
-        settings = dict(steps=600, batch_size=240, environments=3, workers=workers, hidden=(8,), normalising=True)
-        config = Config(train=True, out=tmp_path / str(workers), **settings)
-        env = environments.make(config.env, 0)
-        agent = TRPO(*environments.dimensions(env), **keywords(config, TRPO))
-        train_side_by_side(config, agent, env)
-        return np.concatenate([agent.get_pi_params(), agent.normaliser.mean])
-
-    one = learnt(1)
-    np.testing.assert_array_equal(one, learnt(2))
-    assert np.abs(one[-3:]).min() > 0  # of states that were played
-
-
 def test_side_by_side_resumes_a_run_of_one_process(tmp_path):
     """That one stops after 2 episodes of 200 steps, with 160 steps of a batch of 240."""
     settings = dict(batch_size=240, environments=3, workers=1, hidden=(8,))
@@ -501,20 +485,6 @@ def test_evaluate_gives_what_get_action_gave(action_dim, action_bound):
     actions, *expected = zip(*map(agent.get_action, states), strict=True)
     for ours, theirs in zip(agent.evaluate(states, actions), expected, strict=True):
         np.testing.assert_allclose(ours.T, np.transpose(theirs) + np.zeros_like(ours.T), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "flags, message",
-    [
-        (["--workers", "1", "--batch-size", "12"], "--batch-size must be a multiple of --environments"),
-        (["--workers", "1", "--render"], "give --workers 0 too"),
-    ],
-)
-def test_refuses_what_cannot_be(monkeypatch, tmp_path, flags, message):
-    monkeypatch.setattr(sys, "argv", ["main.py", "--train", "--out", str(tmp_path), *flags])
-    with pytest.raises(UserError, match=message):
-        main()
-    assert not any(tmp_path.iterdir())
 
 
 def test_the_books_own_loop_runs():

@@ -72,6 +72,10 @@ class GAE_Buffer:
         """Whether `size` steps are stored."""
         return self.ptr == self.max_size
 
+    def clear(self):
+        """Forget the steps."""
+        self.ptr, self.path_start_idx = 0, 0
+
     def get(self):
         """states, actions, normalised advantages, returns, log-probabilities, means, log-stds; empties the buffer.
 
@@ -81,7 +85,7 @@ class GAE_Buffer:
             raise RuntimeError(f"the buffer holds {self.ptr} of {self.max_size} steps: store the others first")
         if self.path_start_idx < self.ptr:
             raise RuntimeError("the last path is not closed: call finish_path first")
-        self.ptr, self.path_start_idx = 0, 0
+        self.clear()
         adv = (self.adv_buf - self.adv_buf.mean()) / (self.adv_buf.std() + 1e-8)
         return [self.obs_buf, self.act_buf, adv, self.ret_buf, self.logp_buf, self.mean_buf, self.log_std_buf]
 
@@ -354,8 +358,11 @@ class TRPO:
             action = int(np.argmax(mean) if greedy else sample(mean, self.rng))
             return action, value, mean[action] - np.log(np.exp(mean - mean.max()).sum()) - mean.max(), mean, 0.0
         noise = np.zeros_like(mean) if greedy else self.rng.standard_normal(mean.shape, np.float32)
-        logp = -(0.5 * noise**2 + log_std + 0.5 * np.log(2 * np.pi)).sum()
-        return mean + self.std * noise, value, logp, mean, log_std
+        return mean + self.std * noise, value, self._log_prob(noise), mean, log_std
+
+    def _log_prob(self, noise):
+        """Log-density of actions that are `noise` [..., action_dim] deviations from their means."""
+        return -(0.5 * noise**2 + self.log_std_now + 0.5 * np.log(2 * np.pi)).sum(-1)
 
     def evaluate(self, states, actions):
         """values, log-probabilities, means and log-stds of what was played elsewhere, as `get_action` gives them.
@@ -366,9 +373,8 @@ class TRPO:
         if self.discrete:
             logp = scipy.special.log_softmax(means, -1)[np.arange(len(actions)), actions]
             return values, logp, means, np.zeros_like(means)
-        noise, log_std = (actions - means) / self.std, self.log_std_now
-        logp = -(0.5 * noise**2 + log_std + 0.5 * np.log(2 * np.pi)).sum(-1)
-        return values, logp, means, np.broadcast_to(log_std, means.shape)
+        logp = self._log_prob((actions - means) / self.std)
+        return values, logp, means, np.broadcast_to(self.log_std_now, means.shape)
 
     def finish_path(self, done, next_state):
         """Close the path; done: whether the task ended there. If not, V(next_state) stands for the rewards to come."""

@@ -122,7 +122,7 @@ def train_side_by_side(config, agent, env):
         Training(config, agent, env) as run,
         Tables(config.env, [seed + run.steps for seed in seeds], config.workers) as players,
     ):
-        agent.buf.ptr = agent.buf.path_start_idx = 0  # a resumed run of one process may have left half a batch
+        agent.buf.clear()  # a resumed run of one process may have left half a batch
         while run.goes_on():
             for path in players.play(agent.policy, config.batch_size // config.environments, agent.std):
                 estimates = agent.evaluate(path.states, path.actions)
