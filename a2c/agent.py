@@ -11,6 +11,7 @@ from common.adam import Adam
 from common.compiling import compiled
 from common.environments import Replayable
 from common.normalising import Normaliser
+from common.sparse import convolve
 
 
 class Worker:
@@ -36,6 +37,7 @@ class Worker:
             for w, (env, action) in enumerate(zip(self.envs, list(actions[t]), strict=True)):
                 state, reward, terminated, truncated, _ = env.step(action)
                 rewards[t, w] = agent.reward_scale * reward
+                done[t, w] = agent.reset_at_points and reward != 0
                 self.episode_rewards[w] += reward
                 self.lengths[w] += 1
                 if terminated or truncated:
@@ -64,7 +66,10 @@ class A2C:
     mean: of the Gaussian policy, 'linear' or 'tanh', which keeps it within the actions' bounds.
     log_std: of the Gaussian policy at the start.
     reward_scale: rewards are multiplied by it, so that values are of the order of 1.
+    reset_at_points: any reward other than 0 is a point, after which no more is to come, though the game goes on (Pong).
     no_normalising: take states as they are, not brought to mean 0 and deviation 1.
+    act: of the hidden layers, 'tanh' or 'relu'.
+    convolutions: begin with the two of Mnih et al. (2013), for pictures.
     """
 
     def __init__(
@@ -84,16 +89,21 @@ class A2C:
         mean="linear",
         log_std=0.0,
         reward_scale=0.1,
+        reset_at_points=False,
         no_normalising=False,
+        act="tanh",
+        convolutions=False,
         hidden=(64, 64),
         seed=0,
     ):
         self.state_dim, self.discrete = state_dim, action_bound is None
         self.gamma, self.gae_lambda, self.reward_scale = gamma, gae_lambda, reward_scale
-        self.entropy, self.max_grad_norm = entropy, max_grad_norm
+        self.reset_at_points, self.entropy, self.max_grad_norm = reset_at_points, entropy, max_grad_norm
         self.lr_a, self.lr_c, self.end_lr, self.total_steps, self.steps = lr_a, lr_c, end_lr, total_steps, 0
         self.rng = np.random.default_rng([seed, 1])  # of [seed] the environment draws
 
+        self.convolutions = convolutions
+        self.act = {"tanh": tf.nn.tanh, "relu": tf.nn.relu}[act]
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
         act = None if self.discrete else {"linear": None, "tanh": tf.nn.tanh}[mean]  # of logits, or of the mean
         self.actor = self._network(state_dim, hidden, action_dim, gain=0.01, act=act, scale=action_bound)
@@ -109,15 +119,20 @@ class A2C:
         self._refresh()
 
     def _network(self, state_dim, hidden, units, gain, act=None, scale=None):
-        """Dense layers from state_dim to `units`; orthogonal weights learn faster than the default."""
+        """Layers from state_dim to `units`; orthogonal weights learn faster than the default."""
+
+        def init(gain):
+            return tf.initializers.Orthogonal(gain, seed=int(self.rng.integers(2**31)))
 
         def dense(layer, units, act, gain, name):
-            init = tf.initializers.Orthogonal(gain, seed=int(self.rng.integers(2**31)))
-            return tl.layers.Dense(units, act, W_init=init, name=name)(layer)
+            return tl.layers.Dense(units, act, W_init=init(gain), name=name)(layer)
 
         inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
+        if self.convolutions:
+            layer = convolve(layer, self.act, init)
         for i, width in enumerate(hidden, 1):
-            layer = dense(layer, width, tf.nn.tanh, 2**0.5, f"hidden_{i}")
+            name = f"hidden_{i}" if self.act is tf.nn.tanh else f"hidden_{i}_relu"
+            layer = dense(layer, width, self.act, 2**0.5, name)
         name = "output" if act is None else "output_tanh"  # weights of the one don't load as the other's
         layer = dense(layer, units, act, gain, name)
         if scale is not None:

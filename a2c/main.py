@@ -5,12 +5,14 @@ python a2c/main.py --test           play with them
 python a2c/main.py --train --ray    learn with workers in processes of their own
 """
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, nothing to install
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for NumPy: a few pictures at a time are done before threads agree
 
 from common import command, environments
 from common.command import Count, Fraction, NotNegative, Positive
@@ -50,20 +52,49 @@ class Config(command.Options):
     """Logarithm of the Gaussian policy's deviation at the start."""
     reward_scale: Positive = 0.1
     """Rewards are multiplied by it for learning, so that values are of the order of 1."""
+    reset_at_points: bool = False
+    """A reward other than 0 ends a path: what comes after the point was not its doing (Pong)."""
     no_normalising: bool = False
     """Take states as they are, not brought to mean 0 and deviation 1."""
+    act: Literal["tanh", "relu"] = "tanh"
+    """Of the hidden layers."""
+    convolutions: bool = False
+    """Begin both networks with two layers of convolutions (pictures)."""
     hidden: tuple[Count, ...] = (64, 64)
     """Units of the hidden layers of both networks."""
+    running: Fraction = 0.9
+    """The part of the running reward that each episode keeps."""
+    sampled: bool = False
+    """Test with actions drawn from the policy, as in training, not with the likeliest."""
 
 
 RUNNER = dict(steps=10_000_000, workers=16, n_steps=16, gamma=0.99, lr_a=7e-4, lr_c=7e-4, end_lr=0.0, log_std=-1.0)
 BULLET = RUNNER | dict(steps=6_000_000, log_std=-0.5)
+PONG = dict(
+    steps=12_000_000,
+    workers=16,
+    n_steps=8,
+    gamma=0.99,
+    lr_a=5e-4,
+    lr_c=5e-4,
+    end_lr=0.0,
+    entropy=0.01,
+    reward_scale=1.0,
+    reset_at_points=True,
+    no_normalising=True,
+    act="relu",
+    convolutions=True,
+    hidden=(64,),
+    running=0.99,
+)
 PRESETS = {
     "Acrobot-v1": dict(steps=100_000),
     "Pendulum-v1": dict(steps=600_000, gamma=0.95, end_lr=0.0, mean="tanh", log_std=0.7),
     "BipedalWalker-v3": RUNNER | dict(steps=5_000_000),
     **dict.fromkeys(environments.MUJOCO, RUNNER),
     **dict.fromkeys(environments.BULLET, BULLET),
+    "Pong-v0": PONG,
+    "PongDeterministic-v4": PONG,
 }
 
 
@@ -73,7 +104,7 @@ def train(config, agent, envs):
     from common.progress import Training
 
     worker = Worker(envs)
-    with Training(config, agent, worker=worker) as run:
+    with Training(config, agent, worker=worker, running=config.running) as run:
         while run.goes_on():
             *batch, episodes = worker.collect(agent, config.n_steps)
             run.log_update(agent.update(*batch))
@@ -87,7 +118,7 @@ def train_on_ray(config, agent, seeds):
     from common import cluster
     from common.progress import Training
 
-    with Training(config, agent) as run, cluster.connect(config.ray, config.algorithm):
+    with Training(config, agent, running=config.running) as run, cluster.connect(config.ray, config.algorithm):
         fresh = [seed + run.steps for seed in seeds]  # a resumed run does not repeat itself
         worker = cluster.RemoteWorker(Worker, type(agent), command.keywords(config, type(agent)), config.env, fresh)
         while run.goes_on():
@@ -98,11 +129,11 @@ def train_on_ray(config, agent, seeds):
 
 
 def test(config, agent):
-    """Play greedily with the trained weights."""
+    """Play with the trained weights, greedily or --sampled."""
     from common.playing import play, weights_folder
 
     agent.load(weights_folder(config))
-    return play(config, lambda state: agent.get_action(state, greedy=True))
+    return play(config, lambda state: agent.get_action(state, greedy=not config.sampled))
 
 
 def main():
@@ -111,6 +142,8 @@ def main():
     envs = [environments.make(config.env, config.seed, "human" if config.render else None)]
     if config.train and not config.ray:
         envs += [environments.make(config.env, seed) for seed in seeds[1:]]
+    if config.convolutions and envs[0].observation_space != environments.PICTURE:
+        raise command.UserError(f"--convolutions is for pictures, and {config.env} has numbers")
     with loading():  # only now: --help and a wrong flag are answered at once
         from a2c.agent import A2C
     agent = A2C(*environments.dimensions(envs[0]), **command.keywords(config, A2C), total_steps=config.steps)

@@ -12,6 +12,7 @@ from common.acting import MLP, sample
 from common.adam import Adam
 from common.compiling import compiled
 from common.normalising import Normaliser
+from common.sparse import convolve
 
 
 class Worker:
@@ -23,6 +24,7 @@ class Worker:
     n_steps: L of Algorithm 5.21.
     gamma, gae_lambda: discount, and the decay of the advantage estimate (0: the one-step advantage of the algorithm).
     reward_scale: rewards are multiplied by it, so that values are of the order of 1.
+    reset_at_points: any reward other than 0 is a point, after which no more is to come, though the game goes on (Pong).
     settings: those of `ACNet`.
     """
 
@@ -37,11 +39,13 @@ class Worker:
         gamma=0.99,
         gae_lambda=0.95,
         reward_scale=0.1,
+        reset_at_points=False,
         seed=0,
         **settings,
     ):
         self.name, self.n_steps = name, n_steps
         self.gamma, self.gae_lambda, self.reward_scale = gamma, gae_lambda, reward_scale
+        self.reset_at_points = reset_at_points
         number = int("0" + "".join(filter(str.isdigit, name)))
         self.env = environments.make(env, seed + 1000 * number, "human" if render else None)
         self.AC = ACNet(name, *environments.dimensions(self.env), seed=seed, **settings)
@@ -67,13 +71,14 @@ class Worker:
                 next_state, reward, terminated, truncated, _ = self.env.step(action)
                 episode_reward += reward
                 length += 1
+                point = self.reset_at_points and reward != 0
                 reward *= self.reward_scale
                 if truncated and not terminated:  # the value of what the time limit has cut off
                     reward += self.gamma * AC.get_value(next_state[None])[0]
                 buffer_s.append(state)
                 buffer_a.append(action)
                 buffer_r.append(reward)
-                buffer_done.append(terminated or truncated)
+                buffer_done.append(terminated or truncated or point)
                 state = next_state
                 if terminated or truncated:
                     report(episode_reward, length, updates)
@@ -113,6 +118,8 @@ class ACNet:
     mean: of the Gaussian policy, 'linear' or 'tanh', which keeps it within the actions' bounds.
     log_std, max_log_std: of the Gaussian policy, at the start and at most.
     no_normalising: take states as they are, not brought to mean 0 and deviation 1.
+    act: of the hidden layers, 'tanh' or 'relu'.
+    convolutions: begin with the two of Mnih et al. (2013), for pictures.
     """
 
     def __init__(
@@ -132,6 +139,8 @@ class ACNet:
         log_std=-1.0,
         max_log_std=-0.5,
         no_normalising=False,
+        act="tanh",
+        convolutions=False,
         hidden=(128, 128),
         seed=0,
     ):
@@ -140,6 +149,8 @@ class ACNet:
         self.lr_a, self.lr_c, self.end_lr, self.total_steps = lr_a, lr_c, end_lr, total_steps
         self.rng = np.random.default_rng([seed, 1, *scope.encode()])  # neither an environment's nor another copy's
 
+        self.convolutions = convolutions
+        self.act = {"tanh": tf.nn.tanh, "relu": tf.nn.relu}[act]
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
         act = None if self.discrete else {"linear": None, "tanh": tf.nn.tanh}[mean]  # of logits, or of the mean
         self.actor = self._network(state_dim, hidden, action_dim, gain=0.01, act=act, scale=action_bound)
@@ -157,15 +168,20 @@ class ACNet:
         self.value = MLP(self.critic, self.psi, self.normaliser)
 
     def _network(self, state_dim, hidden, units, gain, act=None, scale=None):
-        """Dense layers from state_dim to `units`; orthogonal weights learn faster than the default."""
+        """Layers from state_dim to `units`; orthogonal weights learn faster than the default."""
+
+        def init(gain):
+            return tf.initializers.Orthogonal(gain, seed=int(self.rng.integers(2**31)))
 
         def dense(layer, units, act, gain, name):
-            init = tf.initializers.Orthogonal(gain, seed=int(self.rng.integers(2**31)))
-            return tl.layers.Dense(units, act, W_init=init, name=name)(layer)
+            return tl.layers.Dense(units, act, W_init=init(gain), name=name)(layer)
 
         inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
+        if self.convolutions:
+            layer = convolve(layer, self.act, init)
         for i, width in enumerate(hidden, 1):
-            layer = dense(layer, width, tf.nn.tanh, 2**0.5, f"hidden_{i}")
+            name = f"hidden_{i}" if self.act is tf.nn.tanh else f"hidden_{i}_relu"
+            layer = dense(layer, width, self.act, 2**0.5, name)
         name = "output" if act is None else "output_tanh"  # weights of the one don't load as the other's
         layer = dense(layer, units, act, gain, name)
         if scale is not None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, nothing to install
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for NumPy: workers are threads enough
 
 from common import command, environments
 from common.command import Count, Fraction, NotNegative, Positive
@@ -55,19 +56,43 @@ class Config(command.Options):
     """And at most."""
     reward_scale: Positive = 0.1
     """Rewards are multiplied by it for learning, so that values are of the order of 1."""
+    reset_at_points: bool = False
+    """A reward other than 0 ends a path: what comes after the point was not its doing (Pong)."""
     no_normalising: bool = False
     """Take states as they are, not brought to mean 0 and deviation 1."""
+    act: Literal["tanh", "relu"] = "tanh"
+    """Of the hidden layers."""
+    convolutions: bool = False
+    """Begin both networks with two layers of convolutions (pictures)."""
     hidden: tuple[Count, ...] = (128, 128)
     """Units of the hidden layers of both networks."""
+    running: Fraction = 0.95
+    """The part of the running reward that each episode keeps."""
+    sampled: bool = False
+    """Test with actions drawn from the policy, as in training, not with the likeliest."""
 
 
 SMALL = dict(n_steps=40, lr_a=1e-3, lr_c=2e-3, hidden=(64, 64))
 CARTPOLE = dict(steps=200_000, **SMALL)
+PONG = dict(
+    steps=12_000_000,
+    n_steps=40,
+    entropy=0.01,
+    reward_scale=1.0,
+    reset_at_points=True,
+    no_normalising=True,
+    act="relu",
+    convolutions=True,
+    hidden=(64,),
+    running=0.99,
+)
 PRESETS = {
     "CartPole-v0": CARTPOLE,
     "CartPole-v1": CARTPOLE,
     "Acrobot-v1": dict(steps=100_000, **SMALL),
     "Pendulum-v1": dict(steps=600_000, gamma=0.95, mean="tanh", log_std=0.7, max_log_std=0.7, **SMALL),
+    "Pong-v0": PONG,
+    "PongDeterministic-v4": PONG,
 }
 
 
@@ -78,7 +103,7 @@ def train(config, agent, workers):
     from common.progress import Training
 
     generators = {worker.name: worker.AC.rng for worker in workers}
-    with Training(config, agent, *(worker.env for worker in workers), running=0.95, **generators) as run:
+    with Training(config, agent, *(worker.env for worker in workers), running=config.running, **generators) as run:
         coord = tf.train.Coordinator()
         if not run.goes_on():  # a resumed run that is over
             coord.request_stop()
@@ -113,7 +138,7 @@ def train_on_ray(config, agent, settings, workers):
     from common import cluster
     from common.progress import Training
 
-    with Training(config, agent, running=0.95) as run, cluster.connect(config.ray, config.algorithm):
+    with Training(config, agent, running=config.running) as run, cluster.connect(config.ray, config.algorithm):
         fresh = [{**each, "seed": config.seed + run.steps} for each in workers]  # a resumed run does not repeat itself
         master = cluster.Master(agent, settings, Worker, fresh)
         while run.goes_on():
@@ -123,16 +148,18 @@ def train_on_ray(config, agent, settings, workers):
 
 
 def test(config, agent):
-    """Play greedily with the trained weights."""
+    """Play with the trained weights, greedily or --sampled."""
     from common.playing import play, weights_folder
 
     agent.load(weights_folder(config))
-    return play(config, lambda state: agent.get_action(state, greedy=True))
+    return play(config, lambda state: agent.get_action(state, greedy=not config.sampled))
 
 
 def main():
     config = command.parse(Config, PRESETS)
     env = environments.make(config.env, config.seed)
+    if config.convolutions and env.observation_space != environments.PICTURE:
+        raise command.UserError(f"--convolutions is for pictures, and {config.env} has numbers")
     with loading():  # only now: --help and a wrong flag are answered at once
         from a3c.agent import ACNet, Worker
     dimensions = dict(zip(("state_dim", "action_dim", "action_bound"), environments.dimensions(env), strict=True))

@@ -40,9 +40,10 @@ def compiled(method):
     """Decorator of a method: `tf.function` with XLA or without. The results are the same; XLA is about twice as fast.
 
     Arguments: NumPy arrays and scalars are data, and so are pictures (scipy.sparse, see `common.sparse`), with which
-    there is no XLA; anything else is a constant. There is one compiled function for each combination of types and
-    shapes, kept with the object: to look it up here makes small updates about a third faster than TensorFlow's own
-    dispatch does, and so does handing over all data end to end in one array.
+    there is no XLA (nor for an object with `convolutions`, of which XLA's take longer); anything else is a constant.
+    There is one compiled function for each combination of types and shapes, kept with the object: to look it up here
+    makes small updates about a third faster than TensorFlow's own dispatch does, and so does handing over all data end
+    to end in one array.
 
     The object's plain settings (see `Settings`) count as they are at the call, not as they were at the first one: those
     that are floats are data too, and for each value of the others there is a compiled function of its own.
@@ -62,7 +63,7 @@ def compiled(method):
         data = [settings.floats, *filter(_is_data, arguments)]
         shape = tf.TensorSpec([sum(_words(x).size for x in data)], tf.int32)
         shapes = [tf.RaggedTensorSpec([x.shape[0], None], tf.int32, 1, tf.int32) for x in arguments if issparse(x)]
-        jit_compile = xla_works() and not shapes
+        jit_compile = xla_works() and not shapes and not getattr(self, "convolutions", False)
         return tf.function(body, autograph=False, jit_compile=jit_compile).get_concrete_function(shape, *shapes)
 
     def call(self, *arguments):

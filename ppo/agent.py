@@ -12,7 +12,7 @@ from common import pixels, weights
 from common.acting import MLP, sample
 from common.compiling import compiled
 from common.normalising import Normaliser
-from common.sparse import Dense, Square
+from common.sparse import Dense, convolve
 
 
 class PPO:
@@ -113,11 +113,7 @@ class PPO:
 
         inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
         if self.convolutions:
-            layer = Square(round(state_dim**0.5))(layer)
-            for i, (filters, size, stride) in enumerate([(16, 8, 4), (32, 4, 2)], 1):
-                settings = dict(padding="VALID", W_init=init(2**0.5), name=f"convolution_{i}")
-                layer = tl.layers.Conv2d(filters, (size,) * 2, (stride,) * 2, self.act, **settings)(layer)
-            layer = tl.layers.Flatten()(layer)
+            layer = convolve(layer, self.act, init)
         for i, width in enumerate(hidden, 1):
             name = f"hidden_{i}" if self.act is tf.nn.tanh else f"hidden_{i}_relu"
             layer = dense(layer, width, self.act, 2**0.5, name)

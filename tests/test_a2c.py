@@ -1,13 +1,16 @@
 """A2C: the sum of the workers' gradients, advantages, time limits, resuming, and that it learns."""
 
 import itertools
+import os
 import signal
+import subprocess
+import sys
 
 import gym
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import Constant, Ends
+from conftest import ROOT, Constant, Ends
 from scipy import special, stats
 
 from a2c.agent import A2C, Worker
@@ -281,6 +284,23 @@ def test_a_worker_hands_over_what_it_saw_across_true_ends_and_time_limits():
     assert episodes == [(6.0, 3)] * 2 + [(15.0, 5)] * 2 + [(6.0, 3)] * 2  # the environment's own rewards
 
 
+class Points(gym.Wrapper):
+    """Its last reward but one is a point for the other side, the others are 0 but for the last."""
+
+    def step(self, action):
+        state, reward, terminated, truncated, info = self.env.step(action)
+        return state, {2: -1.0, 3: 1.0}.get(reward, 0.0), terminated, truncated, info
+
+
+def test_no_more_is_to_come_after_a_point_if_points_end_a_path():
+    for reset_at_points, expected in (True, [0, 1, 1, 0, 1, 1]), (False, [0, 0, 1, 0, 0, 1]):
+        agent = make(2, None, state_dim=1, reset_at_points=reset_at_points)
+        _, _, rewards, done, episodes = Worker([Points(Countdown(0))]).collect(agent, 6)
+        np.testing.assert_array_equal(rewards[:, 0], [0, -1, 1, 0, -1, 1])
+        np.testing.assert_array_equal(done[:, 0], expected)
+        assert episodes == [(0.0, 3)] * 2  # a point does not end the game
+
+
 class EndsAtTheLimit(Ends):
     """Every true end falls on the step that is also the last one of the time limit."""
 
@@ -323,6 +343,14 @@ def test_train_hands_the_agent_all_that_the_workers_collect(tmp_path, monkeypatc
 
 
 # acting
+
+
+def test_numpy_multiplies_in_one_thread():
+    """A few states at a time are done before threads agree: on two busy cores Pong took five times as long."""
+    code = "import a2c.main, numpy, threadpoolctl as t; print({x['num_threads'] for x in t.threadpool_info()} <= {1})"
+    env = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert result.stdout == "True\n", result.stderr
 
 
 def test_the_acting_copies_normalise_states():
@@ -387,9 +415,9 @@ def run(tmp_path, env_id="CartPole-v1", **settings):
     return agent
 
 
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
-def test_same_seed_same_run(tmp_path, env_id):
-    runs = (run(tmp_path / str(i), env_id, steps=2000, seed=seed) for i, seed in enumerate((3, 3, 4)))
+@pytest.mark.parametrize("env_id, workers", [("CartPole-v1", 8), ("Pendulum-v1", 8), ("Pong-v0", 2)])
+def test_same_seed_same_run(tmp_path, env_id, workers):
+    runs = (run(tmp_path / str(i), env_id, steps=2000, workers=workers, seed=seed) for i, seed in enumerate((3, 3, 4)))
     first, again, other = (np.concatenate(agent.get_weights()[:2]) for agent in runs)
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()

@@ -379,6 +379,27 @@ def test_an_end_at_the_time_limit_is_an_end(monkeypatch):
     np.testing.assert_allclose(segments[0][2], [0.6, 0.5, 0.3], rtol=1e-6)
 
 
+class PointAtTwo(gym.Wrapper):
+    """Of the rewards 1, 2, 3 only the second remains, as a point for the other side."""
+
+    def step(self, action):
+        state, reward, terminated, truncated, info = self.env.step(action)
+        return state, -1.0 * (reward == 2), terminated, truncated, info
+
+
+@pytest.mark.parametrize("reset_at_points, expected", [(True, [-0.5, -1, 0.25]), (False, [-0.4375, -0.875, 0.25])])
+def test_no_more_is_to_come_after_a_point_if_points_end_a_path(monkeypatch, reset_at_points, expected):
+    monkeypatch.setattr(environments, "make", lambda *_: PointAtTwo(Ends(gym.spaces.Discrete(2))))
+    settings = dict(n_steps=3, reward_scale=1.0, gae_lambda=1.0, gamma=0.5, hidden=(8,))
+    own, segments = Worker("Worker_0", reset_at_points=reset_at_points, **settings), []
+    own.env.reset()  # the next episode, of 5 steps
+    coord = type("Once", (), {"should_stop": lambda self: bool(segments)})()
+    monkeypatch.setattr(own.AC, "update_global", lambda *arguments: segments.append(arguments))
+    monkeypatch.setattr(own.AC, "get_value", lambda states: np.full(len(states), 0.5, np.float32))
+    own.work(net(2, None, 2), coord, lambda *episode: None)
+    np.testing.assert_allclose(segments[0][2], expected)
+
+
 def test_targets_as_a_column_as_the_listing_makes_them():
     copies, results = [net(seed=1), net(seed=1)], []
     state, action, v_target = segment(copies[0])

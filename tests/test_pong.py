@@ -1,4 +1,4 @@
-"""Pong: the environment, its pictures, and REINFORCE and PPO on them."""
+"""Pong: the environment, its pictures, and REINFORCE, A2C, A3C and PPO on them."""
 
 import collections
 import csv
@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from multiprocessing import active_children
 
 import numpy as np
@@ -20,6 +21,10 @@ from scipy.signal import correlate2d
 from scipy.sparse import csr_array
 from test_reinforce import spy
 
+from a2c import main as a2c
+from a2c.agent import A2C
+from a3c import main as a3c
+from a3c.agent import ACNet
 from common import environments, pixels, weights
 from common.command import UserError, keywords
 from common.players import Players, Tables
@@ -388,13 +393,17 @@ def run_training(folder, episodes, workers, resume=False):
     return np.concatenate([w.numpy().ravel() for w in agent.actor.all_weights])
 
 
-def test_convolutions_by_hand():
+RAW = dict(no_normalising=True)
+
+
+@pytest.mark.parametrize("algorithm", [PPO, partial(A2C, **RAW), partial(ACNet, "", **RAW)], ids=["ppo", "a2c", "a3c"])
+def test_convolutions_by_hand(algorithm):
     """Of a picture of 28 by 28: 6 by 6 places of 16 filters, then 2 by 2 of 32, in TensorFlow and in NumPy."""
-    agent = PPO(784, 3, None, hidden=(8,), act="relu", convolutions=True, seed=1)
+    agent = algorithm(784, 3, None, hidden=(8,), act="relu", convolutions=True, seed=1)
     rng, states = np.random.default_rng(0), random_states(5, 784, 0.1)
     for weight in agent.actor.all_weights:  # biases begin at 0, where a forgotten one would not show
         weight.assign(rng.normal(0, 0.3, weight.shape))
-    agent._refresh()
+    agent.policy.refresh()
     K, b, L, c, V, d, W, e = (weight.numpy() for weight in agent.actor.all_weights)
     assert (K.shape, L.shape, V.shape) == ((8, 8, 1, 16), (4, 4, 16, 32), (128, 8))
 
@@ -700,6 +709,8 @@ def test_refusals(command, tmp_path):
         (trpo, ["--workers", "1", "--batch-size", "12"], "--batch-size must be a multiple of --environments"),
         (ppo, ["--env", "Pong-v0", "--render"], "give --workers 0 too"),
         (trpo, ["--workers", "1", "--render"], "give --workers 0 too"),
+        (a2c, ["--convolutions"], "--convolutions is for pictures, and CartPole-v1 has numbers"),
+        (a3c, ["--convolutions"], "--convolutions is for pictures, and BipedalWalker-v3 has numbers"),
         (
             ppo,
             ["--env", "Pong-v0", "--normalising"],
