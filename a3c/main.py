@@ -77,7 +77,7 @@ CARTPOLE = dict(steps=200_000, **SMALL)
 PONG = dict(
     steps=12_000_000,
     n_steps=40,
-    entropy=0.01,
+    entropy=0.003,
     reward_scale=1.0,
     reset_at_points=True,
     no_normalising=True,
