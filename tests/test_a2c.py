@@ -434,7 +434,7 @@ def test_resume_goes_on_with_weights_optimisers_and_statistics(tmp_path):
     np.testing.assert_array_equal(table[:, 2], np.diff(table[:, 1], prepend=0))  # reward 1 a step
 
 
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "Pong-v0"])
 def test_resume_equals_uninterrupted(tmp_path, env_id, monkeypatch):
     """Stopped by Ctrl-C in the middle of every episode."""
     settings = dict(steps=2400, n_steps=7, workers=4)
