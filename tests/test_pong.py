@@ -585,7 +585,9 @@ def test_the_command_trains_and_plays(command, tmp_path):
     }
 
 
-@pytest.mark.parametrize("algorithm, episodes, at_least", [("reinforce", 3, 2), ("ppo", 2, 7)])  # at random: -20.4
+@pytest.mark.parametrize(
+    "algorithm, episodes, at_least", [("reinforce", 3, 2), ("a2c", 3, 2), ("ppo", 2, 7)]
+)  # at random: -20.4
 def test_the_shipped_weights_play(command, algorithm, episodes, at_least):
     flags = ["--test", "--env", "Pong-v0", "--test-episodes", episodes, "--record", "game.mp4"]
     result = command(algorithm, *flags)
