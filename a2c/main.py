@@ -143,8 +143,8 @@ def main():
     envs = [environments.make(config.env, config.seed, "human" if config.render else None)]
     if config.train and not config.ray:
         envs += [environments.make(config.env, seed) for seed in seeds[1:]]
-    if config.convolutions and envs[0].observation_space != environments.PICTURE:
-        raise command.UserError(f"--convolutions is for pictures, and {config.env} has numbers")
+    if config.convolutions:
+        environments.require_pictures(envs[0], "--convolutions")
     with loading():  # only now: --help and a wrong flag are answered at once
         from a2c.agent import A2C
     agent = A2C(*environments.dimensions(envs[0]), **command.keywords(config, A2C), total_steps=config.steps)

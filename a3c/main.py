@@ -158,8 +158,8 @@ def test(config, agent):
 def main():
     config = command.parse(Config, PRESETS)
     env = environments.make(config.env, config.seed)
-    if config.convolutions and env.observation_space != environments.PICTURE:
-        raise command.UserError(f"--convolutions is for pictures, and {config.env} has numbers")
+    if config.convolutions:
+        environments.require_pictures(env, "--convolutions")
     with loading():  # only now: --help and a wrong flag are answered at once
         from a3c.agent import ACNet, Worker
     dimensions = dict(zip(("state_dim", "action_dim", "action_bound"), environments.dimensions(env), strict=True))

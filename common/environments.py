@@ -184,6 +184,12 @@ def require_actions(env, kind: str, instead: str) -> None:
         raise UserError(f"{env.spec.id} has {found} actions, and this algorithm needs {kind} ones; see {instead}")
 
 
+def require_pictures(env, flag: str) -> None:
+    """Raise UserError unless the environment's states are pictures; flag: what needs them."""
+    if env.observation_space != PICTURE:
+        raise UserError(f"{flag} is for pictures, and {env.spec.id} has numbers")
+
+
 def _make(env_id: str, render_mode: str | None):
     rendering = {"render_mode": render_mode} if render_mode else {}
     module, colon, _ = env_id.rpartition(":")

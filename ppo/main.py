@@ -197,8 +197,8 @@ def main():
     env = environments.make(config.env, config.seed, "human" if config.render else None)
     if config.normalising and env.observation_space == environments.PICTURE:
         raise command.UserError(f"--normalising is for states of numbers, and {config.env} has pictures")
-    if config.convolutions and env.observation_space != environments.PICTURE:
-        raise command.UserError(f"--convolutions is for pictures, and {config.env} has numbers")
+    if config.convolutions:
+        environments.require_pictures(env, "--convolutions")
     if config.workers and config.batch_size < config.environments:
         raise command.UserError("--batch-size must be at least --environments: each takes its share of the batch")
     with loading():  # only now: --help and a wrong flag are answered at once

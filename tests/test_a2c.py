@@ -345,9 +345,11 @@ def test_train_hands_the_agent_all_that_the_workers_collect(tmp_path, monkeypatc
 # acting
 
 
-def test_numpy_multiplies_in_one_thread():
+@pytest.mark.parametrize("folder", ["a2c", "a3c"])
+def test_numpy_multiplies_in_one_thread(folder):
     """A few states at a time are done before threads agree: on two busy cores Pong took five times as long."""
-    code = "import a2c.main, numpy, threadpoolctl as t; print({x['num_threads'] for x in t.threadpool_info()} <= {1})"
+    count = "print({x['num_threads'] for x in t.threadpool_info()} <= {1})"
+    code = f"import {folder}.main, numpy, threadpoolctl as t; {count}"
     env = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
     assert result.stdout == "True\n", result.stderr
