@@ -72,9 +72,8 @@ class Config(command.Options):
 RUNNER = dict(steps=10_000_000, workers=16, n_steps=16, gamma=0.99, lr_a=7e-4, lr_c=7e-4, end_lr=0.0, log_std=-1.0)
 BULLET = RUNNER | dict(steps=6_000_000, log_std=-0.5)
 PONG = dict(
-    steps=12_000_000,
-    workers=16,
-    n_steps=16,
+    steps=10_000_000,
+    n_steps=32,
     gamma=0.99,
     lr_a=1e-3,
     lr_c=1e-3,
@@ -95,6 +94,7 @@ PRESETS = {
     **dict.fromkeys(environments.MUJOCO, RUNNER),
     **dict.fromkeys(environments.BULLET, BULLET),
     "Pong-v0": PONG,
+    "PongPresent-v0": PONG,
     "PongDeterministic-v4": PONG,
 }
 

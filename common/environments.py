@@ -30,6 +30,7 @@ SUCCESSORS = {"Pendulum-v0": "Pendulum-v1", "BipedalWalker-v2": "BipedalWalker-v
 # Atari's ids of old, with the book's preprocessing: the state is the difference of two pictures, 80x80 pixels flat.
 PICTURE = gym.spaces.Box(-1, 1, (6400,), np.int8)
 gym.register("Pong-v0", "common.pong:make", max_episode_steps=10_000)
+gym.register("PongPresent-v0", "common.pong:make", max_episode_steps=10_000, kwargs={"present": True})
 gym.register(
     "PongDeterministic-v4",
     "common.pong:make",

@@ -103,24 +103,33 @@ class Differences(gym.Wrapper):
 
     A state is the difference of two successive pictures, int8 [6400] of -1, 0 and 1: it shows what moves and
     where to. The first one of a game is zero. Actions: 0 nothing, 1 up, 2 down.
+
+    present: show the present picture, too: 1 wherever something is, -1 where something was.
     """
 
     observation_space = PICTURE
     action_space = gym.spaces.Discrete(3)
     ACTIONS = (0, 2, 3)  # of the game
 
+    def __init__(self, env, present=False):
+        super().__init__(env)
+        self.present = present
+
     def reset(self, **arguments):
         picture, info = self.env.reset(**arguments)
         self.previous = binary(picture).view(np.int8)
-        return np.zeros_like(self.previous), info
+        return self.previous if self.present else np.zeros_like(self.previous), info
 
     def step(self, action):
         picture, reward, terminated, truncated, info = self.env.step(self.ACTIONS[action])
         now = binary(picture).view(np.int8)
-        state, self.previous = now - self.previous, now
+        state = now - self.previous
+        if self.present:
+            state |= now
+        self.previous = now
         return state, reward, terminated, truncated, info
 
 
-def make(**settings) -> gym.Env:
+def make(present=False, **settings) -> gym.Env:
     """Pong(**settings), seen through Differences; gym's entry point."""
-    return Differences(Pong(**settings))
+    return Differences(Pong(**settings), present)
