@@ -98,6 +98,17 @@ PONG = dict(
     hidden=(200,),
     running=0.99,
 )
+PRESENT = PONG | dict(
+    steps=2_500_000,
+    batch_size=4096,
+    minibatch_size=256,
+    lr_a=5e-4,
+    lr_c=5e-4,
+    a_update_epochs=3,
+    c_update_epochs=3,
+    convolutions=True,
+    hidden=(128,),
+)
 WALKER = dict(
     steps=4_000_000,
     batch_size=8192,
@@ -135,6 +146,7 @@ PRESETS = {
     **dict.fromkeys(environments.BULLET, BULLET),
     "AntBulletEnv-v0": BULLET | dict(steps=5_000_000),
     "Pong-v0": PONG,
+    "PongPresent-v0": PRESENT,
     "PongDeterministic-v4": PONG,
 }
 
