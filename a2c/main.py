@@ -72,8 +72,9 @@ class Config(command.Options):
 RUNNER = dict(steps=10_000_000, workers=16, n_steps=16, gamma=0.99, lr_a=7e-4, lr_c=7e-4, end_lr=0.0, log_std=-1.0)
 BULLET = RUNNER | dict(steps=6_000_000, log_std=-0.5)
 PONG = dict(
-    steps=10_000_000,
-    n_steps=32,
+    steps=12_000_000,
+    workers=16,
+    n_steps=16,
     gamma=0.99,
     lr_a=1e-3,
     lr_c=1e-3,
@@ -87,6 +88,7 @@ PONG = dict(
     hidden=(64,),
     running=0.99,
 )
+PRESENT = PONG | dict(steps=9_000_000, workers=8, n_steps=32)
 PRESETS = {
     "Acrobot-v1": dict(steps=100_000),
     "Pendulum-v1": dict(steps=600_000, gamma=0.95, end_lr=0.0, mean="tanh", log_std=0.7),
@@ -94,8 +96,8 @@ PRESETS = {
     **dict.fromkeys(environments.MUJOCO, RUNNER),
     **dict.fromkeys(environments.BULLET, BULLET),
     "Pong-v0": PONG,
-    "PongPresent-v0": PONG,
     "PongDeterministic-v4": PONG,
+    "PongPresent-v0": PRESENT,
 }
 
 

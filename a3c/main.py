@@ -93,6 +93,7 @@ PRESETS = {
     "Pendulum-v1": dict(steps=600_000, gamma=0.95, mean="tanh", log_std=0.7, max_log_std=0.7, **SMALL),
     "Pong-v0": PONG,
     "PongDeterministic-v4": PONG,
+    "PongPresent-v0": PONG,
 }
 
 

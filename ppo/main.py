@@ -146,8 +146,8 @@ PRESETS = {
     **dict.fromkeys(environments.BULLET, BULLET),
     "AntBulletEnv-v0": BULLET | dict(steps=5_000_000),
     "Pong-v0": PONG,
-    "PongPresent-v0": PRESENT,
     "PongDeterministic-v4": PONG,
+    "PongPresent-v0": PRESENT,
 }
 
 

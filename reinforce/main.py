@@ -84,6 +84,7 @@ PRESETS = {
     "Acrobot-v1": dict(steps=100_000, solved=None),
     "Pong-v0": PONG,
     "PongDeterministic-v4": PONG,
+    "PongPresent-v0": PONG,
 }
 
 
