@@ -46,7 +46,7 @@ ENVIRONMENTS = {
 LANDER, WALKER, CHEETAH, ANT = "LunarLanderContinuous-v2", "BipedalWalker-v3", "HalfCheetah-v4", "Ant-v4"
 LONG = {
     "reinforce": ["Pong-v0"],
-    "a2c": [WALKER, "Pong-v0", CHEETAH, f"{ANT}-no-unhealthy", *BULLET],
+    "a2c": [WALKER, "Pong-v0", "PongPresent-v0", CHEETAH, f"{ANT}-no-unhealthy", *BULLET],
     "a3c": [WALKER, "Pong-v0"],
     "trpo": [WALKER, CHEETAH, ANT, *BULLET],
     "ppo": ["LunarLander-v2", LANDER, WALKER, "Pong-v0", CHEETAH, ANT, *BULLET],
@@ -68,6 +68,7 @@ COLUMNS = [
     LANDER,
     WALKER,
     "Pong-v0",
+    "PongPresent-v0",
     CHEETAH,
     ANT,
 ]

@@ -98,17 +98,6 @@ PONG = dict(
     hidden=(200,),
     running=0.99,
 )
-PRESENT = PONG | dict(
-    steps=2_500_000,
-    batch_size=4096,
-    minibatch_size=256,
-    lr_a=5e-4,
-    lr_c=5e-4,
-    a_update_epochs=3,
-    c_update_epochs=3,
-    convolutions=True,
-    hidden=(128,),
-)
 WALKER = dict(
     steps=4_000_000,
     batch_size=8192,
@@ -147,7 +136,7 @@ PRESETS = {
     "AntBulletEnv-v0": BULLET | dict(steps=5_000_000),
     "Pong-v0": PONG,
     "PongDeterministic-v4": PONG,
-    "PongPresent-v0": PRESENT,
+    "PongPresent-v0": PONG,
 }
 
 

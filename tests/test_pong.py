@@ -607,14 +607,20 @@ def test_the_command_trains_and_plays(command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "algorithm, episodes, at_least", [("reinforce", 3, 2), ("a2c", 3, 2), ("ppo", 2, 7)]
+    "algorithm, env_id, episodes, at_least",
+    [
+        ("reinforce", "Pong-v0", 3, 2),
+        ("a2c", "Pong-v0", 3, 2),
+        ("a2c", "PongPresent-v0", 2, 9),
+        ("ppo", "Pong-v0", 2, 7),
+    ],
 )  # at random: -20.4
-def test_the_shipped_weights_play(command, algorithm, episodes, at_least):
-    flags = ["--test", "--env", "Pong-v0", "--test-episodes", episodes, "--record", "game.mp4"]
+def test_the_shipped_weights_play(command, algorithm, env_id, episodes, at_least):
+    flags = ["--test", "--env", env_id, "--test-episodes", episodes, "--record", "game.mp4"]
     result = command(algorithm, *flags)
     assert result.returncode == 0, result.stderr
     assert float(re.search(rf"Mean of {episodes}: (\S+)", result.stdout).group(1)) > at_least
-    assert all(path.stat().st_size < 1e6 for path in (ROOT / algorithm / "pretrained/Pong-v0").iterdir())
+    assert all(path.stat().st_size < 1e6 for path in (ROOT / algorithm / "pretrained" / env_id).iterdir())
 
 
 def training(folder):
