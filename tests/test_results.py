@@ -230,7 +230,7 @@ def test_each_cell_has_the_weights_of_seed_0_and_a_card(folder, env):
     assert config["card"]["command"] == f"python {folder}/main.py --train --env {env} --seed 0"
 
 
-ELSEWHERE = ["CartPole-v1", "Pendulum-v1", "Pong-v0"]  # tests/test_commands.py and tests/test_pong.py play these
+ELSEWHERE = ["CartPole-v1", "Pendulum-v1", "Pong-v0", "PongPresent-v0"]  # test_commands.py and test_pong.py play these
 SCATTERED = {("ddpg", results.WALKER): 150, ("ddpg", results.ANT): 1500}  # three episodes are far from the mean
 
 
