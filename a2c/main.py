@@ -88,7 +88,6 @@ PONG = dict(
     hidden=(64,),
     running=0.99,
 )
-PRESENT = PONG | dict(steps=9_000_000, workers=8, n_steps=32)
 PRESETS = {
     "Acrobot-v1": dict(steps=100_000),
     "Pendulum-v1": dict(steps=600_000, gamma=0.95, end_lr=0.0, mean="tanh", log_std=0.7),
@@ -97,7 +96,7 @@ PRESETS = {
     **dict.fromkeys(environments.BULLET, BULLET),
     "Pong-v0": PONG,
     "PongDeterministic-v4": PONG,
-    "PongPresent-v0": PRESENT,
+    "PongPresent-v0": PONG | dict(steps=9_000_000, workers=8, n_steps=32),
 }
 
 
