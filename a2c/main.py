@@ -146,7 +146,7 @@ def main():
         envs += [environments.make(config.env, seed) for seed in seeds[1:]]
     if config.convolutions:
         environments.require_pictures(envs[0], "--convolutions")
-    with loading():  # only now: --help and a wrong flag are answered at once
+    with loading(config):  # only now: --help and a wrong flag are answered at once
         from a2c.agent import A2C
     agent = A2C(*environments.dimensions(envs[0]), **command.keywords(config, A2C), total_steps=config.steps)
     if config.train and config.ray:

@@ -77,7 +77,7 @@ def main():
     config = command.parse(Config, PRESETS)
     env = environments.make(config.env, config.seed, "human" if config.render else None)
     environments.require_actions(env, "discrete", instead="a2c, a3c, trpo, ppo and acktr")
-    with loading():  # only now: --help and a wrong flag are answered at once
+    with loading(config):  # only now: --help and a wrong flag are answered at once
         from ac.agent import ActorCritic
     state_dim, action_num, _ = environments.dimensions(env)
     agent = ActorCritic(state_dim, action_num, **command.keywords(config, ActorCritic), total_steps=config.steps)

@@ -116,9 +116,9 @@ class Profile:
         loading, train, make = main.loading, main.train, environments.make
 
         @contextlib.contextmanager
-        def loading_timed():
+        def loading_timed(*config):
             self.phase("Python and the command line")
-            with loading():
+            with loading(*config):
                 yield
             self.phase("importing TensorFlow")
             self._wrap_agent()

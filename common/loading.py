@@ -63,9 +63,19 @@ def set_flags() -> None:
         os.environ["TF_XLA_FLAGS"] = f"{flags} {FLAGS}".strip()
 
 
+def _one_thread(config) -> bool:
+    """Whether one thread is faster than several that share its work: up to 64 units a layer, without convolutions."""
+    units = getattr(config, "hidden", None) or (getattr(config, "hidden_dim", 0),)
+    return max(units) <= 64 and not getattr(config, "convolutions", False)
+
+
 @contextlib.contextmanager
-def loading():
-    """The block imports an agent, and with it TensorFlow: in silence, with a word on a terminal, and quickly."""
+def loading(config=None):
+    """The block imports an agent, and with it TensorFlow: in silence, with a word on a terminal, and quickly.
+
+    config: settings of an agent that learns from small batches. With small networks TensorFlow gets one thread then,
+    unless TF_NUM_INTRAOP_THREADS says how many.
+    """
     with quiet("Loading TensorFlow ..."):
         if "tensorflow" in sys.modules:
             yield
@@ -74,8 +84,11 @@ def loading():
         sys.meta_path.insert(0, later := Later())
         gc.disable()  # what is imported stays; to look through it again and again takes a fifth of the time
         try:
-            import tensorflow_probability  # noqa: F401  if it is there before TensorFlow, its experiments are not loaded
+            import tensorflow_probability  # noqa: F401, I001  there before TensorFlow, it does not load its experiments
+            import tensorflow as tf
 
+            if config and _one_thread(config) and "TF_NUM_INTRAOP_THREADS" not in os.environ:
+                tf.config.threading.set_intra_op_parallelism_threads(1)
             yield
             if tensorlayer := sys.modules.get("tensorlayer"):
                 tensorlayer.logging.set_verbosity(tensorlayer.logging.WARN)  # in a notebook it would tell of each layer

@@ -120,7 +120,7 @@ def main():
     if config.batch_norm and not config.hidden:
         raise UserError("--batch-norm needs a hidden layer")
     environments.require_actions(env, "continuous", "reinforce, ac, a2c, a3c, trpo, ppo or acktr")
-    with loading():  # only now: --help and a wrong flag are answered at once
+    with loading(config):  # only now: --help and a wrong flag are answered at once
         from ddpg.agent import DDPG
     state_dim, action_dim, action_range = environments.dimensions(env)
     agent = DDPG(action_dim, state_dim, action_range, **command.keywords(config, DDPG), total_steps=config.steps)

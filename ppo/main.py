@@ -202,7 +202,7 @@ def main():
         environments.require_pictures(env, "--convolutions")
     if config.workers and config.batch_size < config.environments:
         raise command.UserError("--batch-size must be at least --environments: each takes its share of the batch")
-    with loading():  # only now: --help and a wrong flag are answered at once
+    with loading(config):  # only now: --help and a wrong flag are answered at once
         from ppo.agent import PPO
     agent = PPO(*environments.dimensions(env), **command.keywords(config, PPO), total_steps=config.steps)
     if config.train:

@@ -143,7 +143,7 @@ def main():
         raise command.UserError("--render shows what this process plays, and others play: give --workers 0 too")
     env = environments.make(config.env, config.seed, "human" if config.render else None)
     environments.require_actions(env, "discrete", instead="a2c, a3c, trpo, ppo and acktr")
-    with loading():  # only now: --help and a wrong flag are answered at once
+    with loading(config):  # only now: --help and a wrong flag are answered at once
         from reinforce.agent import PolicyGradient
     state_dim, action_num, _ = environments.dimensions(env)
     agent = PolicyGradient(state_dim, action_num, **command.keywords(config, PolicyGradient), total_steps=config.steps)

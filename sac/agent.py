@@ -118,7 +118,7 @@ class PolicyNetwork(tl.models.Model):
 
     def get_action(self, state, greedy=False):
         """float32 [num_actions] for the state [num_inputs]: sampled, or the squashed mean if greedy."""
-        mean, log_std = np.split(self.policy(state), 2)
+        mean, log_std = self.policy(state).reshape(2, -1)
         if not greedy:
             std = np.exp(np.minimum(np.maximum(log_std, self.log_std_min), self.log_std_max))
             mean = mean + std * self.rng.standard_normal(self.num_actions, np.float32)

@@ -119,7 +119,7 @@ def main():
     config = command.parse(Config, PRESETS)
     env = environments.make(config.env, config.seed, "human" if config.render else None)
     environments.require_actions(env, "continuous", "reinforce, ac, a2c, a3c, trpo, ppo or acktr")
-    with loading():  # only now: --help and a wrong flag are answered at once
+    with loading(config):  # only now: --help and a wrong flag are answered at once
         from sac.agent import SAC, ReplayBuffer
     state_dim, action_dim, action_range = environments.dimensions(env)
     replay_buffer = ReplayBuffer(config.replay_buffer_size)

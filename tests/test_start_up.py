@@ -207,6 +207,56 @@ def test_what_nobody_uses_waits_and_everything_else_is_as_after_a_plain_import()
     assert quick.stdout.splitlines()[1].startswith("True <function")
 
 
+class Loaded(Exception):
+    """Where an agent would be imported."""
+
+
+@pytest.mark.parametrize(
+    "folder, flags, one",
+    [
+        ("ac", "--env CartPole-v1", True),
+        ("reinforce", "--env CartPole-v1", True),
+        ("reinforce", "--env Pong-v0", False),
+        ("a2c", "--env CartPole-v1", True),
+        ("a2c", "--env Pong-v0", False),  # layers of 64 units behind convolutions
+        ("ppo", "--env Pendulum-v1", True),
+        ("ppo", "--env Pendulum-v1 --hidden 64 65", False),
+        ("acktr", "--env Pendulum-v1", True),
+        ("ddpg", "--env Pendulum-v1", True),
+        ("ddpg", "--env Pendulum-v1 --hidden", True),  # no hidden layer
+        ("td3", "--env Pendulum-v1", True),
+        ("sac", "--env Pendulum-v1", True),
+        ("sac", "--env Pendulum-v1 --hidden-dim 65", False),
+    ],
+)
+def test_small_networks_get_one_thread(monkeypatch, folder, flags, one):
+    main = importlib.import_module(f"{folder}.main")
+
+    def load(config):
+        assert loading._one_thread(config) == one
+        raise Loaded
+
+    monkeypatch.setattr(main, "loading", load)
+    monkeypatch.setattr(sys, "argv", ["main.py", "--test", *flags.split()])
+    with pytest.raises(Loaded):
+        main.main()
+
+
+@pytest.mark.parametrize(
+    "units, variable, threads", [(64, {}, 1), (65, {}, 0), (64, {"TF_NUM_INTRAOP_THREADS": "2"}, 0)]
+)
+def test_one_thread_unless_the_user_says_otherwise(units, variable, threads):
+    """0: TensorFlow's own choice, or the variable's."""
+    script = (
+        "from types import SimpleNamespace\nfrom common.loading import loading\n"
+        f"with loading(SimpleNamespace(hidden=({units},))):\n    import tensorflow as tf\n"
+        "print(tf.config.threading.get_intra_op_parallelism_threads())"
+    )
+    env = {key: value for key, value in os.environ.items() if key != "TF_NUM_INTRAOP_THREADS"} | variable
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == (f"{threads}\n", "")
+
+
 @pytest.fixture
 def waiting(monkeypatch, tmp_path):
     """Write a module of the text given and import it as one of UNUSED; returns it."""

@@ -15,6 +15,8 @@ from common.acting import MLP, sample
 from common.compiling import compiled, converted
 from common.normalising import Normaliser
 
+HALF_LOG_TWO_PI = 0.5 * np.log(2 * np.pi)
+
 
 class GAE_Buffer:
     """The steps of one batch, with generalised advantage estimates.
@@ -356,13 +358,14 @@ class TRPO:
         mean, value, log_std = self.policy(state), self.value(state)[0], self.log_std_now
         if self.discrete:
             action = int(np.argmax(mean) if greedy else sample(mean, self.rng))
-            return action, value, mean[action] - np.log(np.exp(mean - mean.max()).sum()) - mean.max(), mean, 0.0
+            largest = mean.max()
+            return action, value, mean[action] - np.log(np.exp(mean - largest).sum()) - largest, mean, 0.0
         noise = np.zeros_like(mean) if greedy else self.rng.standard_normal(mean.shape, np.float32)
         return mean + self.std * noise, value, self._log_prob(noise), mean, log_std
 
     def _log_prob(self, noise):
         """Log-density of actions that are `noise` [..., action_dim] deviations from their means."""
-        return -(0.5 * noise**2 + self.log_std_now + 0.5 * np.log(2 * np.pi)).sum(-1)
+        return -(0.5 * noise**2 + self.log_std_now + HALF_LOG_TWO_PI).sum(-1)
 
     def evaluate(self, states, actions):
         """values, log-probabilities, means and log-stds of what was played elsewhere, as `get_action` gives them.
