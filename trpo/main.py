@@ -85,7 +85,7 @@ PRESETS = {
     "BipedalWalker-v3": WALKER,
     **dict.fromkeys(environments.MUJOCO, RUNNER),
     **dict.fromkeys(environments.BULLET, BULLET),
-    "AntBulletEnv-v0": BULLET | dict(delta=0.01),
+    "AntBulletEnv-v0": BULLET | dict(steps=5_000_000, delta=0.01),
 }
 
 
