@@ -47,7 +47,7 @@ LANDER, WALKER, CHEETAH, ANT = "LunarLanderContinuous-v2", "BipedalWalker-v3", "
 LONG = {
     "reinforce": ["Pong-v0"],
     "a2c": [WALKER, "Pong-v0", "PongPresent-v0", CHEETAH, f"{ANT}-no-unhealthy", *BULLET],
-    "a3c": [WALKER, "Pong-v0"],
+    "a3c": [WALKER, "Pong-v0", "PongPresent-v0"],
     "trpo": [WALKER, CHEETAH, ANT, *BULLET],
     "ppo": ["LunarLander-v2", LANDER, WALKER, "Pong-v0", CHEETAH, ANT, *BULLET],
     "acktr": [WALKER, CHEETAH, ANT, *BULLET],
