@@ -13,8 +13,6 @@ from common.environments import Replayable
 from common.normalising import Normaliser
 from common.sparse import convolve
 
-REPORT = "actor_loss", "critic_loss", "entropy", "actor_grad_norm", "critic_grad_norm"
-
 
 class Worker:
     """The worker nodes of Algorithm 5.20 that share a process: W environments that act in step, as one batch."""
@@ -206,7 +204,8 @@ class A2C:
         """
         progress = np.float32(min(self.steps / self.total_steps, 1) if self.total_steps else 0)
         results, psi, theta = self._update(self.normaliser(states), actions, rewards, done, progress)
-        report = dict(zip(REPORT, results.numpy().tolist(), strict=True))
+        names = "actor_loss", "critic_loss", "entropy", "actor_grad_norm", "critic_grad_norm"
+        report = dict(zip(names, results.numpy().tolist(), strict=True))
         if not np.isfinite(report["critic_loss"]):
             raise FloatingPointError(f"the loss is {report['critic_loss']}")
         self.normaliser.update(states[:-1].reshape(-1, self.state_dim))

@@ -24,7 +24,7 @@ class Normaliser:
         if self.off:
             return
         n = len(states)
-        mean = states.sum(0) / n  # the sums of `mean` and `var`, in half the time
+        mean = states.sum(0) / n  # this and what follows are states.mean(0) and states.var(0), in half the time
         var = ((states - mean) ** 2).sum(0) / n
         delta, total = mean - self.mean, self.count + n
         self.mean += delta * n / total

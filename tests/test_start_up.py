@@ -219,6 +219,8 @@ class Loaded(Exception):
         ("reinforce", "--env Pong-v0", False),
         ("a2c", "--env CartPole-v1", True),
         ("a2c", "--env Pong-v0", False),  # layers of 64 units behind convolutions
+        ("a3c", "--env CartPole-v1", False),  # its workers are threads themselves
+        ("trpo", "--env Pendulum-v1", False),  # goes through whole batches
         ("ppo", "--env Pendulum-v1", True),
         ("ppo", "--env Pendulum-v1 --hidden 64 65", False),
         ("acktr", "--env Pendulum-v1", True),
@@ -232,8 +234,8 @@ class Loaded(Exception):
 def test_small_networks_get_one_thread(monkeypatch, folder, flags, one):
     main = importlib.import_module(f"{folder}.main")
 
-    def load(config):
-        assert loading._one_thread(config) == one
+    def load(config=None):
+        assert (config is not None and loading._one_thread(config)) == one
         raise Loaded
 
     monkeypatch.setattr(main, "loading", load)
