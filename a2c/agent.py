@@ -34,7 +34,8 @@ class Worker:
         states[0], actions = self.states, []
         for t in range(n_steps):
             actions.append(agent.get_action(states[t]))
-            for w, (env, action) in enumerate(zip(self.envs, list(actions[t]), strict=True)):
+            each = actions[t].tolist() if agent.discrete else actions[t]  # gym checks Python's int in no time
+            for w, (env, action) in enumerate(zip(self.envs, each, strict=True)):
                 state, reward, terminated, truncated, _ = env.step(action)
                 rewards[t, w] = agent.reward_scale * reward
                 done[t, w] = agent.reset_at_points and reward != 0

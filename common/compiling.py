@@ -102,8 +102,17 @@ def _unchecked(function):
 
 
 def _pack(data: list) -> tf.Tensor:
-    """The numbers of all arrays end to end, as int32 words."""
-    return tf.constant(np.concatenate([_words(x) for x in data]))
+    """The numbers of all arrays end to end, as int32 words.
+
+    TensorFlow takes the memory as it is, which spares each update the 0.03 ms of `tf.constant`. It has to begin at a
+    multiple of 64 bytes, as TensorFlow's own does: elsewhere its vector instructions crash.
+    """
+    words = [_words(x) for x in data]
+    n = sum(x.size for x in words)
+    room = np.empty(n + 15, np.int32)
+    start = -room.__array_interface__["data"][0] // 4 % 16  # of the first number, so many words on
+    pack = np.concatenate(words, out=room[start : start + n])
+    return tf.experimental.dlpack.from_dlpack(pack.__dlpack__())
 
 
 def _words(x) -> np.ndarray:

@@ -26,9 +26,10 @@ class Normaliser:
         n = len(states)
         mean = states.sum(0) / n  # this and what follows are states.mean(0) and states.var(0), in half the time
         var = ((states - mean) ** 2).sum(0) / n
-        delta, total = mean - self.mean, self.count + n
+        delta, count = mean - self.mean, float(self.count[0])
+        total = count + n
         self.mean += delta * n / total
-        self.var += (var - self.var) * n / total + delta**2 * (n / total) * (self.count / total)
+        self.var += (var - self.var) * n / total + delta**2 * (n / total) * (count / total)
         self.count[:] = total
 
     def __call__(self, states: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What makes small updates quick: weights in one variable, Adam on it, and arguments that are handed over together."""
 
+import gc
 import types
 
 import numpy as np
@@ -10,7 +11,7 @@ import tensorlayer as tl
 from common import checkpoint, weights
 from common.acting import MLP
 from common.adam import Adam
-from common.compiling import _unchecked, compiled
+from common.compiling import _pack, _unchecked, compiled
 from common.vectors import Part, join, one_variable
 
 STATES = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
@@ -144,3 +145,13 @@ def test_arguments_arrive_in_their_own_types_and_shapes():
 def test_without_tensorflows_own_call_a_compiled_function_is_called_as_any():
     function = types.SimpleNamespace(captured_inputs=[])
     assert _unchecked(function) is function
+
+
+def test_data_begin_where_tensorflow_wants_them_and_stay_there():
+    packs = [_pack([np.arange(n, dtype=np.int64), np.float32(0.5)]) for n in range(1, 50)]
+    gc.collect()
+    for n, pack in enumerate(packs, 1):
+        assert np.asarray(memoryview(pack)).ctypes.data % 64 == 0  # Eigen's vector instructions count on it
+        words = pack.numpy()
+        np.testing.assert_array_equal(words[:-1].view(np.int64), np.arange(n))
+        assert words[-1:].view(np.float32) == 0.5
