@@ -2,11 +2,14 @@
 
 import atexit
 import contextlib
+import functools
 import gc
 import importlib.abc
 import importlib.machinery
+import inspect
 import os
 import sys
+import types
 
 from common.quiet import quiet
 
@@ -69,6 +72,17 @@ def _one_thread(config) -> bool:
     return max(units) <= 64 and not getattr(config, "convolutions", False)
 
 
+def _look_without_source() -> None:
+    """Give TensorLayer, which looks up its callers for every layer, an `inspect.stack` that finds no lines of source.
+
+    It does not need them, and for the first one Python goes through all modules, which takes 0.15 s.
+    """
+    frames = types.SimpleNamespace(**vars(inspect) | {"stack": functools.partial(inspect.stack, 0)})
+    for name in ("tensorlayer.decorators.method_decorator", "tensorlayer.layers.core"):
+        if hasattr(module := sys.modules.get(name), "inspect"):
+            module.inspect = frames
+
+
 @contextlib.contextmanager
 def loading(config=None):
     """The block imports an agent, and with it TensorFlow: in silence, with a word on a terminal, and quickly.
@@ -92,6 +106,7 @@ def loading(config=None):
             yield
             if tensorlayer := sys.modules.get("tensorlayer"):
                 tensorlayer.logging.set_verbosity(tensorlayer.logging.WARN)  # in a notebook it would tell of each layer
+                _look_without_source()
         finally:
             sys.meta_path.remove(later)
             gc.enable()

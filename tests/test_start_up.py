@@ -207,6 +207,26 @@ def test_what_nobody_uses_waits_and_everything_else_is_as_after_a_plain_import()
     assert quick.stdout.splitlines()[1].startswith("True <function")
 
 
+def test_tensorlayer_looks_up_its_callers_without_their_source():
+    script = (
+        "import inspect\n{}\n"
+        "looked, find = [], inspect.findsource\n"
+        "inspect.findsource = lambda code: looked.append(code) or find(code)\n"
+        "print([layer.layer_args for layer in PPO(3, 1, 2.0).actor.all_layers])\n"  # what it takes from its callers
+        "print(len(looked))"
+    )
+    imports = "from ppo.agent import PPO"
+    with_loading = f"from common.loading import loading\nwith loading():\n    {imports}"
+    quick, plain = (
+        subprocess.run([sys.executable, "-c", script.format(each)], cwd=ROOT, capture_output=True, text=True)
+        for each in (with_loading, imports)
+    )
+    assert quick.stderr == ""
+    (args, looked), (plain_args, plain_looked) = quick.stdout.splitlines(), plain.stdout.splitlines()
+    assert args == plain_args and "n_units" in args
+    assert int(looked) == 0 < int(plain_looked)
+
+
 class Loaded(Exception):
     """Where an agent would be imported."""
 
