@@ -13,13 +13,18 @@ import types
 
 from common.quiet import quiet
 
-# What nobody uses here: scikit-learn's wrappers, galleries (with matplotlib's pyplot), TensorLayer's examples.
+# What nobody uses here: scikit-learn's wrappers, galleries (with matplotlib's pyplot), TensorLayer's examples,
+# downloads, what Keras shows in Jupyter. And Python's distutils, where it has one (to 3.11): setuptools' would take its
+# place and bring all of itself along.
 UNUSED = {
+    "IPython",
+    "distutils",
     "keras.wrappers",
     "keras._tf_keras.keras.wrappers",
     "keras.visualization",
     "keras._tf_keras.keras.visualization",
     "keras.src.visualization",
+    "requests",
     "tensorlayer.app",
     "tensorlayer.utils",
 }
@@ -96,6 +101,7 @@ def loading(config=None):
             return
         set_flags()
         sys.meta_path.insert(0, later := Later())
+        before = set(sys.modules)
         gc.disable()  # what is imported stays; to look through it again and again takes a fifth of the time
         try:
             import tensorflow_probability  # noqa: F401, I001  there before TensorFlow, it does not load its experiments
@@ -109,6 +115,8 @@ def loading(config=None):
                 _look_without_source()
         finally:
             sys.meta_path.remove(later)
+            for name in {"distutils", "distutils.version"} - before:  # of Python's, setuptools would warn
+                sys.modules.pop(name, None)
             gc.enable()
             gc.freeze()
             atexit.register(gc.unfreeze)  # an environment made before is to end as ever
