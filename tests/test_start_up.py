@@ -181,8 +181,20 @@ def test_the_folder_is_the_users_and_of_this_tensorflow_and_processor(monkeypatc
 # modules that wait
 
 
+def with_and_without_loading(script: str) -> list[list[str]]:
+    """The lines that a script prints, whose {} imports PPO: within `loading`, silently, and without it."""
+    imports = "from ppo.agent import PPO"
+    outputs = []
+    for each in (f"from common.loading import loading\nwith loading():\n    {imports}", imports):
+        result = subprocess.run([sys.executable, "-c", script.format(each)], cwd=ROOT, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert result.stderr == "" or each == imports
+        outputs.append(result.stdout.splitlines())
+    return outputs
+
+
 def test_what_nobody_uses_waits_and_everything_else_is_as_after_a_plain_import():
-    script = (
+    quick, plain = with_and_without_loading(
         "import sys\n{}\n"
         "import gc\n"
         "from tensorflow.python.framework import ops\n"
@@ -193,18 +205,10 @@ def test_what_nobody_uses_waits_and_everything_else_is_as_after_a_plain_import()
         "print(issubclass(keras.wrappers.SKLearnClassifier, BaseEstimator), keras.visualization.plot_image_gallery,\n"
         "      tensorlayer.utils.fit, tensorlayer.app.human_pose_estimation)"
     )
-    imports = "from ppo.agent import PPO"
-    with_loading = f"from common.loading import loading\nwith loading():\n    {imports}"
-    quick, plain = (
-        subprocess.run([sys.executable, "-c", script.format(each)], cwd=ROOT, capture_output=True, text=True)
-        for each in (with_loading, imports)
-    )
-    assert (quick.returncode, plain.returncode) == (0, 0), quick.stderr + plain.stderr
-    assert quick.stderr == ""
-    words = [result.stdout.splitlines()[0].split(maxsplit=2) for result in (quick, plain)]
+    words = [lines[0].split(maxsplit=2) for lines in (quick, plain)]
     assert [each[:2] for each in words] == [["4", "True"], ["0", "True"]]
     assert words[0][2] == words[1][2]
-    assert quick.stdout.splitlines()[1].startswith("True <function")
+    assert quick[1].startswith("True <function")
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python has no distutils of its own")
@@ -219,21 +223,13 @@ def test_setuptools_stays_out_and_comes_without_a_warning():
 
 
 def test_tensorlayer_looks_up_its_callers_without_their_source():
-    script = (
+    (args, looked), (plain_args, plain_looked) = with_and_without_loading(
         "import inspect\n{}\n"
         "looked, find = [], inspect.findsource\n"
         "inspect.findsource = lambda code: looked.append(code) or find(code)\n"
         "print([layer.layer_args for layer in PPO(3, 1, 2.0).actor.all_layers])\n"  # what it takes from its callers
         "print(len(looked))"
     )
-    imports = "from ppo.agent import PPO"
-    with_loading = f"from common.loading import loading\nwith loading():\n    {imports}"
-    quick, plain = (
-        subprocess.run([sys.executable, "-c", script.format(each)], cwd=ROOT, capture_output=True, text=True)
-        for each in (with_loading, imports)
-    )
-    assert quick.stderr == ""
-    (args, looked), (plain_args, plain_looked) = quick.stdout.splitlines(), plain.stdout.splitlines()
     assert args == plain_args and "n_units" in args
     assert int(looked) == 0 < int(plain_looked)
 
