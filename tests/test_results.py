@@ -137,6 +137,21 @@ def test_the_cheetah_s_runs_are_drawn_together_over_steps_and_minutes(root, monk
     assert [*over_minutes.values()][1].get_xdata()[-1] == pytest.approx(102 / 101 * 4 / 60)
 
 
+def test_of_cheetahs_the_best_run_is_shipped(root, monkeypatch):
+    root, _ = root
+    made = learning.run
+
+    def run(folder, seed, flags, out):
+        made(folder, seed, flags, out)
+        return 3.0, [5.0, 9.0, 7.0][seed]
+
+    monkeypatch.setattr(learning, "run", run)
+    monkeypatch.setattr("sys.argv", ["results.py", "ppo", "HalfCheetah-v4", "Pong-v0"])
+    results.main()
+    for env, seed in ("HalfCheetah-v4", 1), ("Pong-v0", 0):
+        assert np.load(root / "ppo/pretrained" / env / "actor.npz")["arr_0"].tolist() == [seed, seed]
+
+
 def test_a_run_that_fails_leaves_nothing_that_counts_as_finished(root, monkeypatch):
     def fail(folder, seed, flags, out):
         raise subprocess.CalledProcessError(130, folder)
