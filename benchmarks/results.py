@@ -6,8 +6,8 @@ make results ARGS="ppo Pong-v0"   an environment; of those that take long, which
 
 Writes the lines of results/learning.csv, with them the tables of docs/results.md and of the project's README, and for
 each folder and environment FOLDER/bands/ENVIRONMENT.csv and the weights of seed 0, FOLDER/pretrained/ENVIRONMENT/; of a
-folder's first environment also FOLDER/curve.png; of cheetahs and ants docs/ENVIRONMENT.png, and the weights are the best
-run's. A finished run is kept in model/runs/ and is not run again: a second call goes on where the first stopped, and
+folder's first environment also FOLDER/curve.png; of cheetahs and ants docs/ENVIRONMENT.png, and the best run's
+weights. A finished run is kept in model/runs/ and is not run again: a second call goes on where the first stopped, and
 without that folder all begins anew.
 """
 
