@@ -166,6 +166,9 @@ def run(main) -> NoReturn:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except MemoryError as error:
+        print(f"error: there is not enough memory: {error}", file=sys.stderr)
+        sys.exit(2)
     except FloatingPointError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -48,7 +48,8 @@ class DDPG:
     var: variance of the noise at the start, as a part of the squared action range.
     var_decay: its factor at each gradient step.
     batch_norm: normalise the critic's first layer, before the action comes in.
-    Raises ValueError if `noise` is another word, or ou_theta is not greater than 0 and at most 1.
+    Raises ValueError if `noise` is another word, or ou_theta is not greater than 0 and at most 1, UserError if the
+    memory is larger than the machine's.
     """
 
     def __init__(

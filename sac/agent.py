@@ -6,6 +6,7 @@ import tensorlayer as tl
 
 from common import memory, weights
 from common.acting import MLP
+from common.command import UserError
 from common.compiling import compiled
 
 
@@ -143,6 +144,7 @@ class SAC:
     soft_q_lr, policy_lr, alpha_lr: learning rates (Adam); they fall linearly to the part end_lr at total_steps, if that
         is given.
     alpha: weight of the entropy at the start, 1 if not given; it stays there unless `update` tunes it.
+    Raises ValueError if alpha is not greater than 0, UserError if the buffer is larger than the machine's memory.
     """
 
     def __init__(
@@ -196,6 +198,8 @@ class SAC:
 
     @alpha.setter
     def alpha(self, alpha):
+        if not alpha > 0:
+            raise ValueError(f"alpha must be greater than 0, not {alpha}")
         self.log_alpha.assign(np.log(alpha))
 
     def target_ini(self, net, target_net):
@@ -282,14 +286,19 @@ class SAC:
     ):
         """`steps` rounds of the gradient steps of Algorithm 6.28 on random minibatches.
 
-        auto_entropy: whether alpha learns, too.  target_entropy: kappa of Eq. (6.29); -action_dim if not given.
+        auto_entropy: whether alpha learns, too.  target_entropy: kappa of Eq. (6.29), of actions within action_range;
+        -action_dim if not given.
         Returns floats by name, means over the rounds: q_loss, of both critics together; policy_loss; q, the mean Q of
         the policy's actions; its entropy; and alpha.
-        Raises RuntimeError if the replay buffer is empty, FloatingPointError if a loss is no longer a number.
+        Raises RuntimeError if the replay buffer is empty, UserError if no policy has an entropy of kappa,
+        FloatingPointError if a loss is no longer a number.
         """
         batches = self.replay_buffer.sample_batches(steps, batch_size)
         noise = self.rng.standard_normal((steps, 2, batch_size, self.policy_net.num_actions), np.float32)
         kappa = -self.policy_net.num_actions if target_entropy is None else target_entropy
+        most = np.log(2 * self.policy_net.action_range).sum()  # of actions that are all equally likely
+        if auto_entropy and kappa >= most:
+            raise UserError(f"the target entropy must be below {most:.2f}, that of random actions, not {kappa:g}")
         progress = min(self.replay_buffer.position / self.total_steps, 1) if self.total_steps else 0
         settings = (np.float32(x) for x in (kappa, reward_scale, gamma, soft_tau, progress))
         results = self._update(batches, noise, auto_entropy, *settings).numpy().tolist()

@@ -41,7 +41,7 @@ class Config(command.Options):
     alpha: Positive | None = None
     """A fixed weight of the entropy; without it alpha adapts, Eq. (6.29)."""
     target_entropy: float | None = None
-    """kappa of Eq. (6.29); the default is minus the number of action dimensions."""
+    """kappa of Eq. (6.29), of actions within the environment's bounds; minus their dimensions unless given."""
     batch_size: Count = 64
     """Transitions that each gradient uses."""
     replay_buffer_size: Count = 100_000

@@ -120,6 +120,7 @@ class TD3:
     policy_target_update_interval: d, critic steps for each step of the policy and the targets.
     q_lr, policy_lr: learning rates (Adam); they fall linearly to the part end_lr at total_steps, if that is given.
     single_q, no_smoothing: switch off the twin critics of Eq. (6.14), or the smoothing of Eq. (6.16).
+    Raises UserError if the buffer is larger than the machine's memory.
     """
 
     def __init__(

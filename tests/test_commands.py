@@ -246,6 +246,23 @@ def test_without_weights_the_shipped_ones_are_listed(command):
     assert result.stderr.count("\n") == 1
 
 
+def test_what_does_not_fit_into_memory_is_one_line(command):
+    flags = ["--start-steps", "10", "--update-every", "10", "--batch-size", "1000000000000"]
+    result = command("sac", "--train", "--episodes", "1", *flags)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: there is not enough memory: ") and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_agent_is_told_how_long_training_is(algorithm, monkeypatch):
+    """Otherwise learning rates do not fall."""
+    main, agents = importlib.import_module(f"{algorithm}.main"), []
+    monkeypatch.setattr(main, "train", lambda config, agent, *rest: agents.append(agent))
+    monkeypatch.setattr("sys.argv", ["main.py", "--train", "--steps", "80"])
+    main.main()
+    assert agents[0].total_steps == 80
+
+
 def test_resume_without_a_run_says_so(command):
     result = command("ppo", "--train", "--resume")
     assert result.returncode == 2 and "no training run to resume" in result.stderr and result.stderr.count("\n") == 1

@@ -7,6 +7,7 @@ from scipy import stats
 from test_off_policy import OldGym, all_weights, build, remember
 
 from common import environments
+from common.command import UserError
 from sac.agent import SAC, PolicyNetwork, ReplayBuffer
 from sac.main import train
 
@@ -163,6 +164,23 @@ def test_alpha_is_1_until_it_learns_and_can_be_set():
     assert agent.alpha.numpy() == 1.0
     agent.alpha = 0.2
     assert agent.alpha.numpy() == pytest.approx(0.2) and agent.log_alpha.numpy() == pytest.approx(np.log(0.2))
+
+
+@pytest.mark.parametrize("alpha", [0, -1, float("nan")])
+def test_alpha_is_greater_than_0(alpha):
+    agent = make()
+    with pytest.raises(ValueError, match=f"^alpha must be greater than 0, not {alpha}$"):
+        agent.alpha = alpha
+
+
+def test_the_target_entropy_is_below_that_of_random_actions():
+    """Between -2 and 2 and between -1/4 and 1/4 all actions are equally likely at log(4) + log(1/2) = 0.69."""
+    agent = SAC(3, 2, ReplayBuffer(10), 8, np.array([2, 0.25], np.float32))
+    remember(agent, 10, (2.0, 0.25))
+    agent.update(4, target_entropy=0.69)
+    with pytest.raises(UserError, match=r"^the target entropy must be below 0\.69, that of random actions, not 0\.7$"):
+        agent.update(4, target_entropy=0.7)
+    agent.update(4, auto_entropy=False, target_entropy=0.7)  # of which nothing is made then
 
 
 def test_a_resumed_run_takes_its_fixed_alpha_from_its_own_flags(tmp_path):

@@ -122,9 +122,7 @@ def test_both_policies_act_as_their_networks_do():
     agent = make()
     agent.update(N, 0.3, soft_tau=0.3, steps=4)
     for net in (agent.policy_net, agent.target_policy_net):
-        np.testing.assert_allclose(
-            net.get_action(STATE, 0.5, greedy=True), net.evaluate(STATE[None], 0.0)[0], rtol=1e-4
-        )
+        assert_acts(net)
     assert np.abs(agent.policy_net.policy(STATE) - agent.target_policy_net.policy(STATE)).max() > 1e-3
 
 
@@ -133,9 +131,7 @@ def test_loaded_policies_act_as_their_networks_do(tmp_path):
     agent = TD3(3, 2, ReplayBuffer(100), 8, RANGE)
     agent.load(tmp_path)
     for net in (agent.policy_net, agent.target_policy_net):
-        np.testing.assert_allclose(
-            net.get_action(STATE, 0.5, greedy=True), net.evaluate(STATE[None], 0.0)[0], rtol=1e-4
-        )
+        assert_acts(net)
 
 
 def test_exploration_adds_noise_in_parts_of_the_range():
