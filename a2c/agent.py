@@ -42,7 +42,7 @@ class Worker:
                 self.episode_rewards[w] += reward
                 self.lengths[w] += 1
                 if terminated or truncated:
-                    if not terminated:
+                    if not terminated and not done[t, w]:  # a point is an end, too
                         rewards[t, w] += agent.gamma * agent.get_value(state)
                     done[t, w] = 1
                     episodes.append((self.episode_rewards[w], self.lengths[w]))

@@ -73,7 +73,7 @@ class Worker:
                 length += 1
                 point = self.reset_at_points and reward != 0
                 reward *= self.reward_scale
-                if truncated and not terminated:  # the value of what the time limit has cut off
+                if truncated and not (terminated or point):  # the value of what the time limit has cut off
                     reward += self.gamma * AC.get_value(next_state[None])[0]
                 buffer_s.append(state)
                 buffer_a.append(action)

@@ -203,7 +203,7 @@ class ActorCritic:
         self.action_buffer.append(int(action))
         self.reward_buffer.append(self.reward_scale * float(reward))
         progress = min(self.steps / self.total_steps, 1) if self.total_steps else 0
-        while self.state_buffer and (len(self.state_buffer) == self.n_steps or done or truncated):
+        while self.state_buffer and (len(self.state_buffer) >= self.n_steps or done or truncated):
             n = len(self.reward_buffer)
             total = sum(self.gamma**k * r for k, r in enumerate(self.reward_buffer))
             step = self.state_buffer[0][None], np.int32(self.action_buffer[:1]), np.float32(total)

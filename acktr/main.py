@@ -101,6 +101,7 @@ def main():
     envs = [environments.make(config.env, config.seed, "human" if config.render else None)]
     if config.train:
         envs += [environments.make(config.env, seed) for seed in seeds[1:]]
+    environments.require_numbers(envs[0], "ACKTR, whose factors of a picture would have 41 million numbers each,")
     with loading(config):  # only now: --help and a wrong flag are answered at once
         from acktr.agent import ACKTR
     agent = ACKTR(*environments.dimensions(envs[0]), **command.keywords(config, ACKTR), total_steps=config.steps)

@@ -191,6 +191,12 @@ def require_pictures(env, flag: str) -> None:
         raise UserError(f"{flag} is for pictures, and {env.spec.id} has numbers")
 
 
+def require_numbers(env, what: str) -> None:
+    """Raise UserError if the environment's states are pictures; what: that which can't take them."""
+    if env.observation_space == PICTURE:
+        raise UserError(f"{what} is for states of numbers, and {env.spec.id} has pictures")
+
+
 def _make(env_id: str, render_mode: str | None):
     rendering = {"render_mode": render_mode} if render_mode else {}
     module, colon, _ = env_id.rpartition(":")

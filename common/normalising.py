@@ -6,8 +6,7 @@ import numpy as np
 class Normaliser:
     """Mean and variance of all states seen so far, one by one dimension.
 
-    arrays: what `weights.save` and `weights.load` take; `mean`, `var` and `count` are views of them.
-    off: it learns nothing and hands states on as they are.
+    off: it learns nothing, hands states on as they are, and has nothing to save.
     """
 
     def __init__(self, state_dim: int, off: bool = False):
@@ -16,8 +15,8 @@ class Normaliser:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """The statistics by name; loading writes into them."""
-        return {"mean": self.mean, "var": self.var, "count": self.count}
+        """The statistics by name, for `weights.save` and `weights.load`, which writes into them."""
+        return {} if self.off else {"mean": self.mean, "var": self.var, "count": self.count}
 
     def update(self, states: np.ndarray) -> None:
         """Take in states [n, state_dim] (Chan, Golub and LeVeque 1979, combining two samples)."""

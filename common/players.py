@@ -97,7 +97,8 @@ def _alive():
     try:
         yield
     except BrokenProcessPool:
-        raise UserError("a process that plays has been killed (out of memory?); --resume goes on") from None
+        message = "a process that plays has been killed (out of memory?); --resume goes on from the last save"
+        raise UserError(message) from None
 
 
 @contextlib.contextmanager

@@ -50,6 +50,7 @@ class Training:
         self.updates: list[dict] = []  # the rows of updates.csv
         self.reports: list[dict] = []  # what goes into the next one
         self.steps = self.episode = 0
+        self.best = -np.inf  # the running reward of the weights that were written, with best_of
         self.interrupted = self.cut = False  # Ctrl-C once, twice
         if config.resume:
             self._resume()
@@ -81,8 +82,9 @@ class Training:
         try:
             if self.best_of and self.rows:
                 running = [row[3] for row in self.rows[self.best_of - 1 :: self.best_of]]
-                if running and running[-1] == max(running):
+                if running and running[-1] >= self.best:
                     self.agent.save(self.folder, self.config.hdf5)
+                    self.best = running[-1]
             if time.perf_counter() > self.next_save:
                 self.save()
         except OSError as error:  # a full disk; on Windows a table that another program has open
@@ -219,6 +221,8 @@ class Training:
         for episode, steps, *rest in rows.tolist():
             self.rows.append([int(episode), int(steps), *rest])
         self.episode, self.steps = self.rows[-1][:2] if self.rows else (0, 0)
+        if self.best_of:
+            self.best = max((row[3] for row in self.rows[self.best_of - 1 :: self.best_of]), default=-np.inf)
         if "updates" in arrays:  # not in a run of an older version
             self.updates, self.reports = json.loads(arrays["updates"].item())
 

@@ -196,8 +196,8 @@ def main():
     if config.render and config.workers:
         raise command.UserError("--render shows what this process plays, and others play: give --workers 0 too")
     env = environments.make(config.env, config.seed, "human" if config.render else None)
-    if config.normalising and env.observation_space == environments.PICTURE:
-        raise command.UserError(f"--normalising is for states of numbers, and {config.env} has pictures")
+    if config.normalising:
+        environments.require_numbers(env, "--normalising")
     if config.convolutions:
         environments.require_pictures(env, "--convolutions")
     if config.workers and config.batch_size < config.environments:

@@ -400,6 +400,27 @@ def test_no_more_is_to_come_after_a_point_if_points_end_a_path(monkeypatch, rese
     np.testing.assert_allclose(segments[0][2], expected)
 
 
+class PointAtTheLimit(gym.Wrapper):
+    """Its only reward is a point on the step at which the time limit cuts the episode off."""
+
+    def step(self, action):
+        state, _, terminated, truncated, info = self.env.step(action)
+        return state, float(truncated), terminated, truncated, info
+
+
+@pytest.mark.parametrize("reset_at_points, last", [(True, 1.0), (False, 1.25)])
+def test_no_more_is_to_come_after_a_point_at_the_time_limit(monkeypatch, reset_at_points, last):
+    monkeypatch.setattr(environments, "make", lambda *_: PointAtTheLimit(Ends(gym.spaces.Discrete(2))))
+    settings = dict(n_steps=5, reward_scale=1.0, gae_lambda=1.0, gamma=0.5, hidden=(8,))
+    own, segments = Worker("Worker_0", reset_at_points=reset_at_points, **settings), []
+    own.env.reset()  # the next episode, of 5 steps
+    coord = type("Once", (), {"should_stop": lambda self: bool(segments)})()
+    monkeypatch.setattr(own.AC, "update_global", lambda *arguments: segments.append(arguments))
+    monkeypatch.setattr(own.AC, "get_value", lambda states: np.full(len(states), 0.5, np.float32))
+    own.work(net(2, None, 2), coord, lambda *episode: None)
+    np.testing.assert_allclose(segments[0][2], last * 0.5 ** np.arange(4, -1, -1))
+
+
 def test_targets_as_a_column_as_the_listing_makes_them():
     copies, results = [net(seed=1), net(seed=1)], []
     state, action, v_target = segment(copies[0])

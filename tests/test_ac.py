@@ -291,6 +291,16 @@ def test_a_setting_that_is_changed_takes_effect():
         assert (agent.actor.policy(STATE) != before).any() == (rate > 0)
 
 
+def test_fewer_steps_count_at_once():
+    """With 3 of 4 steps in its memory, an agent that is to look 2 ahead makes up for it and goes on in twos."""
+    agent, reports = make(n_steps=4), []
+    for t in range(6):
+        if t == 3:
+            agent.n_steps = 2
+        reports.append(len(agent.learn(STATE, 1, 2.0, STATE_, False)))
+    assert reports == [0, 0, 0, 3, 1, 1]
+
+
 def test_unknown_critic_is_refused():
     with pytest.raises(ValueError, match="sarsa"):
         make(critic="sarsa")

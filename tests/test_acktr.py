@@ -166,6 +166,31 @@ def test_one_linear_layer_one_sample_is_the_exact_natural_gradient(action_dim, a
     np.testing.assert_allclose(step, 0.7 * G[0] / (G**2).sum(), rtol=4e-2, atol=1e-4)
 
 
+@pytest.mark.parametrize("steps", ["actor", "critic"])
+def test_a_step_keeps_a_part_of_the_averages(steps):
+    """After two batches A and S are 3/4 those of the first and 1/4 those of the second alone."""
+
+    def averages(*batches):
+        agent = make(delta=1e-12, delta_c=1e-12)  # the weights stay
+        blocks = getattr(agent, f"{steps}_blocks")
+        for i, keep in batches:
+            rng = np.random.default_rng(i)
+            state, action, noise = (rng.standard_normal((8, n), np.float32) for n in (3, 1, 1))
+            if steps == "actor":
+                agent.train_actor(state, action, noise[:, 0], noise, keep)
+            else:
+                agent.train_critic(state, noise[:, 0], keep)
+        return [[mean.numpy() for mean in (block.A, block.S)] for block in blocks]
+
+    both, differ = averages((1, 0.0), (2, 0.75)), []
+    for mixed, first, second in zip(both, averages((1, 0.0)), averages((2, 0.0)), strict=True):
+        for average, a, b in zip(mixed, first, second, strict=True):
+            size = np.abs(a).max()
+            differ.append(np.abs(a - b).max() > 0.1 * size)
+            np.testing.assert_allclose(average, 0.75 * a + 0.25 * b, atol=1e-4 * size)
+    assert sum(differ) >= 3  # of four; S of the critic's last layer is always 1
+
+
 def test_the_block_of_the_log_std_is_exact():
     """The Hessian of the mean KL in (mean, log-std) by differences: 1 / std^2 and 2, and nothing beside them."""
 

@@ -22,6 +22,7 @@ import pytest
 from conftest import ALGORITHMS, ROOT
 
 from common import command as cli
+from common.players import Path
 
 BAD_INPUT = [
     ([], "--train, --test or both"),
@@ -261,6 +262,121 @@ def test_the_agent_is_told_how_long_training_is(algorithm, monkeypatch):
     monkeypatch.setattr("sys.argv", ["main.py", "--train", "--steps", "80"])
     main.main()
     assert agents[0].total_steps == 80
+
+
+@pytest.fixture
+def main_with(monkeypatch, tmp_path):
+    """Run a folder's main in this process with flags; returns the module."""
+
+    def run(algorithm, *flags):
+        main = importlib.import_module(f"{algorithm}.main")
+        monkeypatch.setattr("sys.argv", ["main.py", *map(str, flags), "--out", str(tmp_path)])
+        main.main()
+        return main
+
+    return run
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce", "trpo", "ppo"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_with_workers_others_play(algorithm, workers, main_with, monkeypatch):
+    main, called = importlib.import_module(f"{algorithm}.main"), []
+    for name in "train", "train_side_by_side":
+        monkeypatch.setattr(main, name, lambda *_, name=name: called.append(name))
+    main_with(algorithm, "--train", "--workers", workers)
+    assert called == ["train_side_by_side" if workers else "train"]
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce", "ac"])
+def test_continuous_actions_are_refused(algorithm, main_with):
+    with pytest.raises(cli.UserError, match="Pendulum-v1 has continuous actions, and this algorithm needs discrete"):
+        main_with(algorithm, "--train", "--env", "Pendulum-v1")
+
+
+SOLVED = [("reinforce", "--batch-size", 2), ("reinforce", "--batch-size", 2, "--workers", 1), ("ac",)]
+
+
+@pytest.mark.parametrize("flags", SOLVED)
+def test_training_stops_when_solved(flags, main_with, tmp_path):
+    """A random policy's first episodes of CartPole have between 8 and 200 steps."""
+    main_with(*flags, "--train", "--solved", 1, "--steps", 5000)
+    rows = (tmp_path / "model" / flags[0] / "CartPole-v1/episodes.csv").read_text().splitlines()[1:]
+    assert len(rows) == (2 if flags[-1] == 1 else 1)  # a batch, or an episode
+
+
+@pytest.mark.parametrize(
+    "algorithm, flags, settings",
+    [
+        ("reinforce", ["--batch-size", 3, "--workers", 1], dict(best_of=3, running=0.5)),
+        ("reinforce", ["--batch-size", 3], dict(running=0.5)),
+        ("a2c", [], dict(running=0.5)),
+        ("ppo", [], dict(running=0.5)),
+        ("ppo", ["--workers", 1], dict(running=0.5)),
+    ],
+)
+def test_training_runs_as_the_flags_say(algorithm, flags, settings, main_with, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def training(*_, **arguments):
+        arguments.pop("worker", None)  # a2c's
+        assert arguments == settings
+        raise Stop
+
+    monkeypatch.setattr("common.progress.Training", training)
+    with pytest.raises(Stop):
+        main_with(algorithm, "--train", *flags, "--running", 0.5)
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce", "a2c", "a3c", "ppo"])
+@pytest.mark.parametrize("sampled", [[], ["--sampled"]])
+def test_a_test_is_greedy_or_sampled(algorithm, sampled, main_with, monkeypatch):
+    policies = []
+    monkeypatch.setattr("common.playing.play", lambda config, policy: policies.append(policy))
+    main_with(algorithm, "--test", "--env", "CartPole-v1", *sampled)
+    state = np.array([0.0, 0.1, 0.0, -0.1], np.float32)
+    assert len({int(policies[0](state)) for _ in range(200)}) == (2 if sampled else 1)
+
+
+class Tables:
+    """In place of the players' processes: two paths of two steps a call."""
+
+    def __init__(self, env_id, seeds, count):
+        self.made.append((seeds, count))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def play(self, policy, steps, std):
+        self.stds.append(np.array(std))
+        states, actions = np.ones((3, 3), np.float32), [np.float32([0.5]), np.float32([-0.5])]
+        for reward in 1.0, -1.0:
+            yield Path(states[:2], actions, [reward, 0.0], states[2], False, (reward, 2))
+
+
+@pytest.mark.parametrize("algorithm", ["trpo", "ppo"])
+def test_players_get_the_present_deviation_and_a_resumed_run_begins_new_games(algorithm, main_with, monkeypatch):
+    monkeypatch.setattr(Tables, "made", [], raising=False)
+    monkeypatch.setattr(Tables, "stds", [], raising=False)
+    monkeypatch.setattr("common.players.Tables", Tables)
+    cls, deviations = getattr(importlib.import_module(f"{algorithm}.agent"), algorithm.upper()), []
+    update = cls.update
+
+    def watched(agent):
+        deviations.append(np.exp(agent.log_std.numpy()))
+        return update(agent)
+
+    monkeypatch.setattr(cls, "update", watched)
+    flags = ["--train", "--workers", 2, "--environments", 2, "--batch-size", 4, "--hidden", 4]
+    main_with(algorithm, *flags, "--steps", 12)
+    np.testing.assert_allclose(Tables.stds, deviations, rtol=1e-6)
+    assert len(deviations) == 3 and len(np.unique(deviations)) == 3
+    main_with(algorithm, *flags, "--steps", 16, "--resume")
+    (first, count), (second, _) = Tables.made
+    assert count == 2 and len(first) == len(second) == 2 and not {*first} & {*second}
 
 
 def test_resume_without_a_run_says_so(command):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import types
+from functools import partial
 
 import gym
 import h5py
@@ -18,6 +19,7 @@ import tensorlayer as tl
 from conftest import ALGORITHMS, ROOT
 
 from a2c.agent import A2C
+from a3c.agent import ACNet
 from acktr.agent import ACKTR
 from common import checkpoint, environments, playing, progress, weights
 from common.acting import MLP
@@ -633,6 +635,15 @@ def test_without_normalising_states_stay_as_they_are(agent):
         made = agent(3, 1, np.float32([2]), hidden=(8,), no_normalising=off)
         made.update(seen, actions, np.ones((5, 4), np.float32), np.zeros((5, 4), np.float32))
         assert np.allclose(made.policy(state), made.actor(state), atol=1e-5) is off
+
+
+@pytest.mark.parametrize("agent", [A2C, partial(ACNet, "Global_Net"), ACKTR])
+def test_weights_of_normalised_states_are_not_those_of_raw_ones(agent, tmp_path):
+    for off in (True, False):
+        made, other = (agent(3, 1, np.float32([2]), hidden=(8,), no_normalising=each) for each in (off, not off))
+        made.save(tmp_path)
+        with pytest.raises(UserError, match="holds another network: its weights differ in count, mean, var"):
+            other.load(tmp_path)
 
 
 def test_a_normaliser_that_is_off_hands_states_on():

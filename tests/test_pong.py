@@ -25,6 +25,7 @@ from a2c import main as a2c
 from a2c.agent import A2C
 from a3c import main as a3c
 from a3c.agent import ACNet
+from acktr import main as acktr
 from common import environments, pixels, weights
 from common.command import UserError, keywords
 from common.players import Players, Tables
@@ -566,6 +567,41 @@ def test_the_best_weights_stay(tmp_path):
     assert np.load(config.model_folder / "resume.npz")["agent/actor/3"][0] == 2
 
 
+def test_the_best_weights_that_can_be_written_stay(tmp_path, monkeypatch, capsys):
+    """The second batch's are the best, and can't; after the third the disk has room, and the fourth's are worse."""
+    config = Config(train=True, env="Pong-v0", out=tmp_path, hidden=(4,))
+    env, agent = make_agent(config)
+    save = agent.save
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with Training(config, agent, env, best_of=2) as run:
+        for mark, rewards in enumerate([(-20, -21), (-5, -20), (-20, -20), (-21, -21)]):
+            monkeypatch.setattr(agent, "save", full if mark == 1 else save)
+            agent.actor.all_weights[-1].assign(np.full(3, mark))
+            for reward in rewards:
+                run.log(reward, 1000)
+            assert run.goes_on()
+    assert capsys.readouterr().err.count("can't save") == 1
+    agent.load(config.model_folder)
+    assert agent.actor.all_weights[-1].numpy()[0] == 2
+
+
+def test_the_best_weights_stay_when_a_run_is_resumed(tmp_path):
+    config = Config(train=True, env="Pong-v0", out=tmp_path, hidden=(4,))
+    for mark, rewards in enumerate([(-5, -5), (-20, -20)]):
+        env, agent = make_agent(config)
+        with Training(config, agent, env, best_of=2) as run:
+            agent.actor.all_weights[-1].assign(np.full(3, mark))
+            for reward in rewards:
+                run.log(reward, 1000)
+            assert run.goes_on()
+        config = Config(train=True, resume=True, env="Pong-v0", out=tmp_path, hidden=(4,))
+    agent.load(config.model_folder)
+    assert agent.actor.all_weights[-1].numpy()[0] == 0
+
+
 def test_a_run_without_a_game_leaves_no_weights(tmp_path):
     config = Config(train=True, env="Pong-v0", out=tmp_path, hidden=(4,))
     env, agent = make_agent(config)
@@ -746,6 +782,12 @@ def test_refusals(command, tmp_path):
             ["--env", "Pong-v0", "--normalising"],
             "--normalising is for states of numbers, and Pong-v0 has pictures",
         ),
+        (
+            trpo,
+            ["--env", "Pong-v0", "--workers", "1"],
+            "--workers is for states of numbers, and Pong-v0 has pictures",
+        ),
+        (acktr, ["--env", "Pong-v0"], "41 million numbers each, is for states of numbers, and Pong-v0 has pictures"),
         (
             ppo,
             ["--env", "CartPole-v1", "--convolutions"],

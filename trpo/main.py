@@ -149,6 +149,8 @@ def main():
     if config.workers and config.batch_size % config.environments:
         raise command.UserError("--batch-size must be a multiple of --environments: each takes its share of the batch")
     env = environments.make(config.env, config.seed, "human" if config.render else None)
+    if config.workers:
+        environments.require_numbers(env, "--workers")
     with loading():  # only now: --help and a wrong flag are answered at once
         from trpo.agent import TRPO
     agent = TRPO(*environments.dimensions(env), **command.keywords(config, TRPO), total_steps=config.steps)
