@@ -217,7 +217,10 @@ def test_no_unhealthy_where_no_fall_ends_an_episode(monkeypatch, env_id):
 
 OF_ANTS = {  # what differs, in MuJoCo and in PyBullet: name, the cheetah's, the ant's
     "trpo": ([], [("steps", 3e6, 5e6), ("delta", 0.03, 0.01)]),
-    "td3": ([("steps", 1e6, 8e5), ("end_lr", 1.0, 0.0)], [("end_lr", 0.0, 1.0)]),
+    "td3": (
+        [("steps", 1e6, 8e5), ("end_lr", 1.0, 0.0)],
+        [("soft_tau", 0.005, 0.01), ("batch_size", 256, 128), ("hidden_dim", 256, 128)],
+    ),
     "ppo": ([("log_std", -0.5, -1.5)], [("steps", 3e6, 5e6)]),
     "ddpg": ([("lr_a", 1e-3, 1e-4), ("lr_c", 1e-3, 3e-4)], []),
 }
