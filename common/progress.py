@@ -80,11 +80,9 @@ class Training:
         Saves what is due: nothing is half done between two episodes.
         """
         try:
-            if self.best_of and self.rows:
-                running = [row[3] for row in self.rows[self.best_of - 1 :: self.best_of]]
-                if running and running[-1] >= self.best:
-                    self.agent.save(self.folder, self.config.hdf5)
-                    self.best = running[-1]
+            if (running := self._after_batches()) and running[-1] >= self.best:
+                self.agent.save(self.folder, self.config.hdf5)
+                self.best = running[-1]
             if time.perf_counter() > self.next_save:
                 self.save()
         except OSError as error:  # a full disk; on Windows a table that another program has open
@@ -94,6 +92,10 @@ class Training:
         within = (not steps or self.steps < steps) and (not episodes or self.episode < episodes)
         is_solved = solved is not None and bool(self.rows) and self.rows[-1][3] >= solved
         return within and not is_solved and not self.interrupted
+
+    def _after_batches(self) -> list[float]:
+        """The running reward after each batch of `best_of` episodes."""
+        return [row[3] for row in self.rows[self.best_of - 1 :: self.best_of]] if self.best_of else []
 
     def log_update(self, *reports: dict[str, float]) -> None:
         """Take what an update did, numbers by name; or what several did, a dict each. None: it says nothing."""
@@ -221,8 +223,7 @@ class Training:
         for episode, steps, *rest in rows.tolist():
             self.rows.append([int(episode), int(steps), *rest])
         self.episode, self.steps = self.rows[-1][:2] if self.rows else (0, 0)
-        if self.best_of:
-            self.best = max((row[3] for row in self.rows[self.best_of - 1 :: self.best_of]), default=-np.inf)
+        self.best = max(self._after_batches(), default=-np.inf)
         if "updates" in arrays:  # not in a run of an older version
             self.updates, self.reports = json.loads(arrays["updates"].item())
 

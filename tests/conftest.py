@@ -100,6 +100,22 @@ class Ends(gym.Env):
         return np.array([self.episode, self.t], np.float32)
 
 
+class EndsAtTheLimit(Ends):
+    """Every true end falls on the step that is also the last one of the time limit."""
+
+    def step(self, action):
+        state, reward, terminated, truncated, info = super().step(action)
+        return state, reward, terminated, truncated or terminated, info
+
+
+class PointAtTheLimit(Ends):
+    """Its only reward is a point on the step at which the time limit cuts the episode off."""
+
+    def step(self, action):
+        state, _, terminated, truncated, info = super().step(action)
+        return state, float(truncated), terminated, truncated, info
+
+
 @pytest.fixture
 def ends():
     """The environment `Ends` with two actions."""

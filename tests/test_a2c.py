@@ -10,7 +10,7 @@ import gym
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, Constant, Ends
+from conftest import ROOT, Constant, Ends, EndsAtTheLimit, PointAtTheLimit
 from scipy import special, stats
 
 from a2c.agent import A2C, Worker
@@ -301,29 +301,13 @@ def test_no_more_is_to_come_after_a_point_if_points_end_a_path():
         assert episodes == [(0.0, 3)] * 2  # a point does not end the game
 
 
-class PointAtTheLimit(gym.Wrapper):
-    """Its only reward is a point on the step at which the time limit cuts the episode off."""
-
-    def step(self, action):
-        state, _, terminated, truncated, info = self.env.step(action)
-        return state, float(truncated), terminated, truncated, info
-
-
 def test_no_more_is_to_come_after_a_point_at_the_time_limit():
     for reset_at_points in (True, False):
         agent = make(2, None, state_dim=2, gamma=0.9, reset_at_points=reset_at_points)
-        worker = Worker([PointAtTheLimit(Ends(gym.spaces.Discrete(2)))])
+        worker = Worker([PointAtTheLimit(gym.spaces.Discrete(2))])
         _, _, rewards, done, _ = worker.collect(agent, 8)
         cut_off = 0.0 if reset_at_points else 0.9 * agent.get_value(np.float32([1, 5]))
         assert rewards[7, 0] == pytest.approx(1 + cut_off) and done[7, 0] == 1
-
-
-class EndsAtTheLimit(Ends):
-    """Every true end falls on the step that is also the last one of the time limit."""
-
-    def step(self, action):
-        state, reward, terminated, truncated, info = super().step(action)
-        return state, reward, terminated, truncated or terminated, info
 
 
 def test_an_end_at_the_time_limit_is_an_end():

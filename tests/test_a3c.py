@@ -7,7 +7,7 @@ import gym
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import Ends
+from conftest import Ends, EndsAtTheLimit, PointAtTheLimit
 from scipy import special, stats
 
 from a3c.agent import ACNet, Worker
@@ -362,21 +362,27 @@ def test_a_worker_hands_over_what_it_saw_across_true_ends_and_time_limits(monkey
         np.testing.assert_allclose(part[2], expected[::-1], rtol=1e-4)
 
 
-class EndsAtTheLimit(Ends):
-    """Every true end falls on the step that is also the last one of the time limit."""
+@pytest.fixture
+def first_targets(monkeypatch):
+    """The targets of a worker's first segment in an environment, after the episode of 3 steps if `second`; V is 1/2."""
 
-    def step(self, action):
-        state, reward, terminated, truncated, info = super().step(action)
-        return state, reward, terminated, truncated or terminated, info
+    def run(env, n_steps, second=False, **settings):
+        monkeypatch.setattr(environments, "make", lambda *_: env)
+        own, segments = Worker("Worker_0", n_steps=n_steps, gae_lambda=1.0, hidden=(8,), **settings), []
+        if second:
+            own.env.reset()  # what is begun next is the episode of 5 steps
+        coord = type("Once", (), {"should_stop": lambda self: bool(segments)})()
+        monkeypatch.setattr(own.AC, "update_global", lambda *arguments: segments.append(arguments))
+        monkeypatch.setattr(own.AC, "get_value", lambda states: np.full(len(states), 0.5, np.float32))
+        own.work(net(2, None, 2), coord, lambda *episode: None)
+        return segments[0][2]
+
+    return run
 
 
-def test_an_end_at_the_time_limit_is_an_end(monkeypatch):
-    monkeypatch.setattr(environments, "make", lambda *_: EndsAtTheLimit(gym.spaces.Discrete(2)))
-    own, segments = Worker("Worker_0", n_steps=3, reward_scale=0.1, gae_lambda=1.0, gamma=1.0, hidden=(8,)), []
-    coord = type("Once", (), {"should_stop": lambda self: bool(segments)})()
-    monkeypatch.setattr(own.AC, "update_global", lambda *arguments: segments.append(arguments))
-    own.work(net(2, None, 2), coord, lambda *episode: None)
-    np.testing.assert_allclose(segments[0][2], [0.6, 0.5, 0.3], rtol=1e-6)
+def test_an_end_at_the_time_limit_is_an_end(first_targets):
+    targets = first_targets(EndsAtTheLimit(gym.spaces.Discrete(2)), 3, reward_scale=0.1, gamma=1.0)
+    np.testing.assert_allclose(targets, [0.6, 0.5, 0.3], rtol=1e-6)
 
 
 class PointAtTwo(gym.Wrapper):
@@ -388,37 +394,17 @@ class PointAtTwo(gym.Wrapper):
 
 
 @pytest.mark.parametrize("reset_at_points, expected", [(True, [-0.5, -1, 0.25]), (False, [-0.4375, -0.875, 0.25])])
-def test_no_more_is_to_come_after_a_point_if_points_end_a_path(monkeypatch, reset_at_points, expected):
-    monkeypatch.setattr(environments, "make", lambda *_: PointAtTwo(Ends(gym.spaces.Discrete(2))))
-    settings = dict(n_steps=3, reward_scale=1.0, gae_lambda=1.0, gamma=0.5, hidden=(8,))
-    own, segments = Worker("Worker_0", reset_at_points=reset_at_points, **settings), []
-    own.env.reset()  # the next episode, of 5 steps
-    coord = type("Once", (), {"should_stop": lambda self: bool(segments)})()
-    monkeypatch.setattr(own.AC, "update_global", lambda *arguments: segments.append(arguments))
-    monkeypatch.setattr(own.AC, "get_value", lambda states: np.full(len(states), 0.5, np.float32))
-    own.work(net(2, None, 2), coord, lambda *episode: None)
-    np.testing.assert_allclose(segments[0][2], expected)
-
-
-class PointAtTheLimit(gym.Wrapper):
-    """Its only reward is a point on the step at which the time limit cuts the episode off."""
-
-    def step(self, action):
-        state, _, terminated, truncated, info = self.env.step(action)
-        return state, float(truncated), terminated, truncated, info
+def test_no_more_is_to_come_after_a_point_if_points_end_a_path(first_targets, reset_at_points, expected):
+    env, settings = PointAtTwo(Ends(gym.spaces.Discrete(2))), dict(reward_scale=1.0, gamma=0.5)
+    targets = first_targets(env, 3, second=True, reset_at_points=reset_at_points, **settings)
+    np.testing.assert_allclose(targets, expected)
 
 
 @pytest.mark.parametrize("reset_at_points, last", [(True, 1.0), (False, 1.25)])
-def test_no_more_is_to_come_after_a_point_at_the_time_limit(monkeypatch, reset_at_points, last):
-    monkeypatch.setattr(environments, "make", lambda *_: PointAtTheLimit(Ends(gym.spaces.Discrete(2))))
-    settings = dict(n_steps=5, reward_scale=1.0, gae_lambda=1.0, gamma=0.5, hidden=(8,))
-    own, segments = Worker("Worker_0", reset_at_points=reset_at_points, **settings), []
-    own.env.reset()  # the next episode, of 5 steps
-    coord = type("Once", (), {"should_stop": lambda self: bool(segments)})()
-    monkeypatch.setattr(own.AC, "update_global", lambda *arguments: segments.append(arguments))
-    monkeypatch.setattr(own.AC, "get_value", lambda states: np.full(len(states), 0.5, np.float32))
-    own.work(net(2, None, 2), coord, lambda *episode: None)
-    np.testing.assert_allclose(segments[0][2], last * 0.5 ** np.arange(4, -1, -1))
+def test_no_more_is_to_come_after_a_point_at_the_time_limit(first_targets, reset_at_points, last):
+    env, settings = PointAtTheLimit(gym.spaces.Discrete(2)), dict(reward_scale=1.0, gamma=0.5)
+    targets = first_targets(env, 5, second=True, reset_at_points=reset_at_points, **settings)
+    np.testing.assert_allclose(targets, last * 0.5 ** np.arange(4, -1, -1))
 
 
 def test_targets_as_a_column_as_the_listing_makes_them():

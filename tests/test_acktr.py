@@ -7,9 +7,9 @@ import gym
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import Constant, Ends
+from conftest import Constant, Ends, EndsAtTheLimit
 from scipy import special, stats
-from test_a2c import Countdown, EndsAtTheLimit, TimeLimitEnds
+from test_a2c import Countdown, TimeLimitEnds
 
 from acktr.agent import ACKTR, KFAC, Worker
 from acktr.main import PRESETS, Config, train

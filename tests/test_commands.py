@@ -254,35 +254,32 @@ def test_what_does_not_fit_into_memory_is_one_line(command):
     assert result.stderr.startswith("error: there is not enough memory: ") and result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_the_agent_is_told_how_long_training_is(algorithm, monkeypatch):
-    """Otherwise learning rates do not fall."""
-    main, agents = importlib.import_module(f"{algorithm}.main"), []
-    monkeypatch.setattr(main, "train", lambda config, agent, *rest: agents.append(agent))
-    monkeypatch.setattr("sys.argv", ["main.py", "--train", "--steps", "80"])
-    main.main()
-    assert agents[0].total_steps == 80
-
-
 @pytest.fixture
 def main_with(monkeypatch, tmp_path):
-    """Run a folder's main in this process with flags; returns the module."""
+    """Run a folder's main in this process with flags."""
 
     def run(algorithm, *flags):
-        main = importlib.import_module(f"{algorithm}.main")
         monkeypatch.setattr("sys.argv", ["main.py", *map(str, flags), "--out", str(tmp_path)])
-        main.main()
-        return main
+        importlib.import_module(f"{algorithm}.main").main()
 
     return run
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_agent_is_told_how_long_training_is(algorithm, main_with, monkeypatch):
+    """Otherwise learning rates do not fall."""
+    agents = []
+    monkeypatch.setattr(f"{algorithm}.main.train", lambda config, agent, *rest: agents.append(agent))
+    main_with(algorithm, "--train", "--steps", 80)
+    assert agents[0].total_steps == 80
 
 
 @pytest.mark.parametrize("algorithm", ["reinforce", "trpo", "ppo"])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_with_workers_others_play(algorithm, workers, main_with, monkeypatch):
-    main, called = importlib.import_module(f"{algorithm}.main"), []
+    called = []
     for name in "train", "train_side_by_side":
-        monkeypatch.setattr(main, name, lambda *_, name=name: called.append(name))
+        monkeypatch.setattr(f"{algorithm}.main.{name}", lambda *_, name=name: called.append(name))
     main_with(algorithm, "--train", "--workers", workers)
     assert called == ["train_side_by_side" if workers else "train"]
 
