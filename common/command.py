@@ -138,6 +138,8 @@ def parse(config_class: type, presets: dict[str, dict]):
         env_id = environments.without_unhealthy(env_id)
     config = dataclasses.replace(config, env=env_id, render=config.render and config.train)
     _check(config)
+    if config.train and not config.steps and _value_of("--end-lr", sys.argv[1:]) and config.end_lr < 1:
+        raise UserError("--end-lr is what is left at the end of --steps: give --steps a number")
     return config
 
 

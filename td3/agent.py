@@ -48,21 +48,26 @@ class ReplayBuffer:
         return min(self.position, self.capacity)
 
 
-def dense(n_in, n_out, act, gain, name, rng):
-    """A Dense layer with orthogonal weights."""
-    init = tf.initializers.Orthogonal(gain, seed=int(rng.integers(2**31)))
-    return tl.layers.Dense(n_out, act, W_init=init, in_channels=n_in, name=name)
+def dense(n_in, n_out, act, gain, name, rng, uniform):
+    """A Dense layer with orthogonal weights, or with uniform ones up to 1/sqrt(n_in), biases too (PyTorch's)."""
+    if uniform:
+        W_init, b_init = (
+            tf.initializers.RandomUniform(-(n_in**-0.5), n_in**-0.5, seed=int(rng.integers(2**31))) for _ in range(2)
+        )
+    else:
+        W_init, b_init = tf.initializers.Orthogonal(gain, seed=int(rng.integers(2**31))), tf.initializers.Zeros()
+    return tl.layers.Dense(n_out, act, W_init=W_init, b_init=b_init, in_channels=n_in, name=name)
 
 
 class QNetwork(tl.models.Model):
     """Q: state and action [batch, num_inputs + num_actions] -> value [batch, 1]. init_w: gain of the last layer."""
 
-    def __init__(self, num_inputs, num_actions, hidden_dim, init_w=1.0, rng=None):
+    def __init__(self, num_inputs, num_actions, hidden_dim, init_w=1.0, rng=None, uniform=False):
         super().__init__()
         rng = rng or np.random.default_rng()
-        self.linear1 = dense(num_inputs + num_actions, hidden_dim, tf.nn.relu, 2**0.5, "q1", rng)
-        self.linear2 = dense(hidden_dim, hidden_dim, tf.nn.relu, 2**0.5, "q2", rng)
-        self.linear3 = dense(hidden_dim, 1, None, init_w, "q3", rng)
+        self.linear1 = dense(num_inputs + num_actions, hidden_dim, tf.nn.relu, 2**0.5, "q1", rng, uniform)
+        self.linear2 = dense(hidden_dim, hidden_dim, tf.nn.relu, 2**0.5, "q2", rng, uniform)
+        self.linear3 = dense(hidden_dim, 1, None, init_w, "q3", rng, uniform)
         self.train()
         self(tf.zeros([1, num_inputs + num_actions]))  # TensorLayer wants one call before it can be compiled
 
@@ -73,12 +78,12 @@ class QNetwork(tl.models.Model):
 class PolicyNetwork(tl.models.Model):
     """pi: state [batch, num_inputs] -> action [batch, num_actions] in [-1, 1], to be times action_range."""
 
-    def __init__(self, num_inputs, num_actions, hidden_dim, action_range=1.0, init_w=3e-3, rng=None):
+    def __init__(self, num_inputs, num_actions, hidden_dim, action_range=1.0, init_w=3e-3, rng=None, uniform=False):
         super().__init__()
         self.rng = rng or np.random.default_rng()
-        self.linear1 = dense(num_inputs, hidden_dim, tf.nn.relu, 2**0.5, "policy1", self.rng)
-        self.linear2 = dense(hidden_dim, hidden_dim, tf.nn.relu, 2**0.5, "policy2", self.rng)
-        self.output_linear = dense(hidden_dim, num_actions, tf.nn.tanh, init_w, "policy_output", self.rng)
+        self.linear1 = dense(num_inputs, hidden_dim, tf.nn.relu, 2**0.5, "policy1", self.rng, uniform)
+        self.linear2 = dense(hidden_dim, hidden_dim, tf.nn.relu, 2**0.5, "policy2", self.rng, uniform)
+        self.output_linear = dense(hidden_dim, num_actions, tf.nn.tanh, init_w, "policy_output", self.rng, uniform)
         self.action_range, self.num_actions = np.broadcast_to(np.float32(action_range), num_actions), num_actions
         self.train()
         self(tf.zeros([1, num_inputs]))  # TensorLayer wants one call before it can be compiled
@@ -120,6 +125,7 @@ class TD3:
     policy_target_update_interval: d, critic steps for each step of the policy and the targets.
     q_lr, policy_lr: learning rates (Adam); they fall linearly to the part end_lr at total_steps, if that is given.
     single_q, no_smoothing: switch off the twin critics of Eq. (6.14), or the smoothing of Eq. (6.16).
+    uniform_weights: let the first weights be uniform, not orthogonal.
     Raises UserError if the buffer is larger than the machine's memory.
     """
 
@@ -136,6 +142,7 @@ class TD3:
         *,
         single_q=False,
         no_smoothing=False,
+        uniform_weights=False,
         end_lr=1.0,
         total_steps=None,
         seed=0,
@@ -151,10 +158,11 @@ class TD3:
         replay_buffer.rng = self.rng
 
         self.q_net1, self.q_net2, self.target_q_net1, self.target_q_net2 = (
-            QNetwork(state_dim, action_dim, hidden_dim, rng=self.rng) for _ in range(4)
+            QNetwork(state_dim, action_dim, hidden_dim, rng=self.rng, uniform=uniform_weights) for _ in range(4)
         )
         self.policy_net, self.target_policy_net = (
-            PolicyNetwork(state_dim, action_dim, hidden_dim, action_range, rng=self.rng) for _ in range(2)
+            PolicyNetwork(state_dim, action_dim, hidden_dim, action_range, rng=self.rng, uniform=uniform_weights)
+            for _ in range(2)
         )
         self.pairs = [
             (self.q_net1, self.target_q_net1),

@@ -54,6 +54,8 @@ class Config(command.Options):
     """No smoothing of the target policy, Eq. (6.16)."""
     hidden_dim: Count = 64
     """Units of each hidden layer of all networks."""
+    uniform_weights: bool = False
+    """First weights and biases uniform up to 1/sqrt(inputs), as in PyTorch, instead of orthogonal and 0."""
 
 
 BOX2D = dict(episodes=None, start_steps=10_000, gamma=0.99, batch_size=128, hidden_dim=128, replay_buffer_size=300_000)

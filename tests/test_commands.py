@@ -38,6 +38,7 @@ BAD_INPUT = [
     (["--train", "--env", "..:X-v0"], "--env ..:X-v0: "),
     (["--train", "--env", "FrozenLake-v1"], "observations must be vectors"),
     (["--train", "--steps", "None"], "needs an end"),
+    (["--train", "--episodes", "9", "--end-lr", "0.5"], "give --steps a number"),
     (["--test", "--record", "film.txt"], ".gif or .mp4"),
     (["--train", "--render"], "no display"),
 ]

@@ -81,6 +81,22 @@ def test_targets_begin_as_copies_and_twins_apart():
     assert (agent.q_net1.all_weights[0].numpy() != agent.q_net2.all_weights[0].numpy()).all()
 
 
+@pytest.mark.parametrize("uniform", [False, True])
+def test_first_weights_are_orthogonal_or_uniform(uniform):
+    agent = TD3(3, 2, ReplayBuffer(10), 64, RANGE, uniform_weights=uniform)
+    for net, last_gain in (agent.q_net1, 1.0), (agent.q_net2, 1.0), (agent.policy_net, 3e-3):
+        layers = [(net.all_weights[i].numpy(), net.all_weights[i + 1].numpy()) for i in (0, 2, 4)]
+        for (W, b), gain in zip(layers, (2**0.5, 2**0.5, last_gain), strict=True):
+            if uniform:
+                bound = len(W) ** -0.5
+                assert 0.9 * bound < np.abs(W).max() <= bound and np.abs(W.mean()) < 0.2 * bound
+                assert b.all() and np.abs(b).max() <= bound and len({*b}) == len(b)
+            else:
+                W = W if len(W) >= len(W.T) else W.T
+                np.testing.assert_allclose(W.T @ W, gain**2 * np.eye(len(W.T)), atol=1e-5)
+                assert not b.any()
+
+
 def test_delays_policy_and_targets():
     _, agent, _ = build("td3", policy_target_update_interval=3)
     remember(agent, 100)
