@@ -55,8 +55,13 @@ def join(arrays: list) -> tf.Tensor:
     return tf.concat([tf.reshape(array, [-1]) for array in arrays], 0)
 
 
+def split(vector, variables: list) -> list[tf.Tensor]:
+    """The inverse of `join`: the parts of the vector [n] in the shapes of the variables."""
+    parts = tf.split(vector, [int(np.prod(each.shape)) for each in variables])
+    return [tf.reshape(part, each.shape) for part, each in zip(parts, variables, strict=True)]
+
+
 def assign(variables: list, vector) -> None:
     """Give the variables the numbers of the vector [n] that `join` made of them."""
-    sizes = [int(np.prod(each.shape)) for each in variables]
-    for variable, part in zip(variables, tf.split(vector, sizes), strict=True):
-        variable.assign(tf.reshape(part, variable.shape))
+    for variable, part in zip(variables, split(vector, variables), strict=True):
+        variable.assign(part)

@@ -1,5 +1,7 @@
 """TRPO: GAE, conjugate gradient, Hessian, natural step and line search by independent means, and that it learns."""
 
+import copy
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -180,8 +182,12 @@ def test_kl_is_old_against_new():
     assert abs(kl - new_old) > 0.1
 
 
-def test_hvp_equals_the_explicit_hessian_and_damping_is_added():
-    agent = make(damping=0.1)
+@pytest.mark.parametrize("discrete", [False, True])
+def test_hvp_equals_the_explicit_hessian_and_damping_is_added(discrete):
+    agent = TRPO(3, 3, None, hidden=(4,), damping=0.1) if discrete else make(damping=0.1)
+    if discrete:  # logits of several sizes, for at the start they are all near 0
+        agent.actor.all_weights[-1].assign([0.4, -0.9, 0.1])
+        agent._refresh()
     states, *_, mean, log_std = batch(agent)
     H = explicit_hessian(agent, states, mean, log_std)
     x = np.random.default_rng(1).standard_normal(len(H)).astype(np.float32)
@@ -410,8 +416,8 @@ def test_the_loop_bootstraps_at_limits_and_full_batches_but_not_at_ends(monkeypa
     """Each path's returns by their definition: the value of its last state, never of the state after a reset."""
     agent, batches = TRPO(2, 2, None, batch_size=batch_size, gamma=0.9, reward_scale=0.5, hidden=(8,)), []
 
-    def value(state):
-        return np.array([100 + 10 * state[0] + state[1]])
+    def value(states):
+        return (100 + np.array(states) @ [10, 1])[..., None]
 
     monkeypatch.setattr(agent, "value", value)
     monkeypatch.setattr(agent, "update", lambda: batches.append([x.copy() for x in agent.buf.get()]))
@@ -476,15 +482,40 @@ def test_side_by_side_resumes_a_run_of_one_process(tmp_path):
 
 
 @pytest.mark.parametrize("action_dim, action_bound", [(2, BOUND), (4, None)])
-def test_evaluate_gives_what_get_action_gave(action_dim, action_bound):
-    agent = TRPO(3, action_dim, action_bound, normalising=True, log_std=-0.7, hidden=(8,))
+def test_estimates_of_a_path_are_those_of_the_networks(action_dim, action_bound):
+    """As TensorFlow Probability has them, whether `finish_path` takes them or `get_action` one by one."""
+    agent = TRPO(3, action_dim, action_bound, normalising=True, log_std=-0.7, hidden=(8,), batch_size=9)
     agent.actor.all_weights[-1].assign(tf.linspace(0.2, 0.9, action_dim))
     states = np.random.default_rng(0).normal(2, 3, (9, 3)).astype(np.float32)
     agent.normaliser.update(states)
     agent._refresh()
-    actions, *expected = zip(*map(agent.get_action, states), strict=True)
-    for ours, theirs in zip(agent.evaluate(states, actions), expected, strict=True):
-        np.testing.assert_allclose(ours.T, np.transpose(theirs) + np.zeros_like(ours.T), atol=1e-5)
+    twin = copy.deepcopy(agent.rng)
+    for i, state in enumerate(states):
+        agent.buf.store(state, agent.act(state), 1.0)
+        if i in (3, 8):
+            agent.finish_path(True, state)
+    _, actions, _, _, logp, means, log_stds = agent.buf.get()
+    seen = agent.normaliser(states)
+    pi, ours = agent.pi(seen), [agent.buf.val_buf, logp, means, log_stds]
+    expected = [agent.critic(seen)[:, 0], pi.log_prob(actions)]
+    expected += [pi.logits, 0] if action_bound is None else [pi.mean(), -0.7]
+    agent.rng = twin
+    one_by_one = list(zip(*map(agent.get_action, states), strict=True))
+    np.testing.assert_array_equal(np.array(one_by_one[0]), actions)
+    for each, other, right in zip(ours, one_by_one[1:], expected, strict=True):
+        np.testing.assert_allclose(each, np.zeros_like(each) + right, atol=1e-5)
+        np.testing.assert_allclose(np.array(other), each, atol=1e-5)
+
+
+def test_the_buffer_keeps_the_estimates_that_it_is_given():
+    buf = GAE_Buffer(1, 2, size=2)
+    buf.store([0], [1, 2], 1.0, 0.3, -4.0, [5, 6], [7, 8])
+    buf.store([0], [1, 2], 1.0, 0.4, -9.0, [1, 3], [2, 4])
+    buf.finish_path(0.0)
+    *_, logp, means, log_stds = buf.get()
+    np.testing.assert_array_equal(buf.val_buf, np.float32([0.3, 0.4]))
+    np.testing.assert_array_equal(logp, [-4, -9])
+    np.testing.assert_array_equal([*means, *log_stds], [[5, 6], [1, 3], [7, 8], [2, 4]])
 
 
 def test_the_books_own_loop_runs():

@@ -39,10 +39,11 @@ class GAE_Buffer:
         self.gamma, self.lam, self.reward_scale = gamma, lam, reward_scale
         self.ptr, self.path_start_idx, self.max_size = 0, 0, size
 
-    def store(self, obs, act, rew, val, logp, mean, log_std):
-        """Remember one step: the state and the reward of the environment, the rest as `TRPO.get_action` gives it.
+    def store(self, obs, act, rew, *estimates):
+        """Remember one step: the state [obs_dim], the action [act_dim], or an int if discrete, and the reward.
 
-        obs: [obs_dim].  act: [act_dim], or an int if discrete.  rew, val, logp: numbers.  mean, log_std: [act_dim].
+        estimates: the book's val, logp, mean and log_std, as `TRPO.get_action` gives them. They can be left out:
+        `TRPO.finish_path` takes those of all of a path's steps in one pass.
         Raises RuntimeError when the buffer is full.
         """
         if self.is_full():
@@ -50,15 +51,24 @@ class GAE_Buffer:
         self.obs_buf[self.ptr] = obs
         self.act_buf[self.ptr] = act
         self.rew_buf[self.ptr] = rew
-        self.val_buf[self.ptr] = val
-        self.logp_buf[self.ptr] = logp
-        self.mean_buf[self.ptr] = mean
-        self.log_std_buf[self.ptr] = log_std
+        if estimates:
+            for buffer, estimate in zip(self.estimates, estimates, strict=True):
+                buffer[self.ptr] = estimate
         self.ptr += 1
+
+    @property
+    def path(self):
+        """The steps since the last path was closed, as a slice of the buffers."""
+        return slice(self.path_start_idx, self.ptr)
+
+    @property
+    def estimates(self):
+        """The four buffers of what the networks say about a step, in the order of `store`."""
+        return self.val_buf, self.logp_buf, self.mean_buf, self.log_std_buf
 
     def finish_path(self, last_val=0):
         """Close the path since the last call; last_val: value of the state after it, 0 if the task ended there."""
-        path = slice(self.path_start_idx, self.ptr)
+        path = self.path
         rews = np.append(self.reward_scale * self.rew_buf[path], last_val)
         vals = np.append(self.val_buf[path], last_val)
         deltas = rews[:-1] + self.gamma * vals[1:] - vals[:-1]
@@ -178,7 +188,7 @@ class TRPO:
         model.train()
         return model
 
-    def distribution(self, output, log_std):
+    def distribution(self, output, log_std=None):
         """pi(.|s) from the actor's output [batch, action_dim]: one joint likelihood for all dimensions."""
         if self.discrete:
             return tfd.Categorical(logits=output)
@@ -243,16 +253,23 @@ class TRPO:
         return x
 
     def hvp(self, states, old_mean, old_log_std, x):
-        """(H + damping) x, H the Hessian of the mean KL in the policy's n parameters, without forming H.
+        """(H + damping) x, H the Hessian of the mean KL at the old policy in its n parameters, without forming H.
 
+        H = J^T M J, where J has the derivatives of the policy's output and M is the Hessian of KL in that output: the
+        Fisher matrix of Eq. (5.48). What else a Hessian has is times the gradient of KL, which is 0 there.
         states, old_mean, old_log_std: as `kl` takes them.  x: float32 [n].  Returns float32 [n].
         """
-        with tf.GradientTape() as outer:
-            with tf.GradientTape() as inner:
-                kl = self.kl(states, old_mean, old_log_std)
-            kl_gradient = self._flat_concat(inner.gradient(kl, self.actor_weights))
-            along_x = tf.reduce_sum(kl_gradient * x)
-        return self._flat_concat(outer.gradient(along_x, self.actor_weights)) + self.damping * x
+        tangents = vectors.split(x, self.actor_weights)
+        with tf.autodiff.ForwardAccumulator(self.actor_weights, tangents) as forward, tf.GradientTape() as backward:
+            output = [self.actor(states), *([] if self.discrete else [tf.identity(self.log_std)])]
+        Jx = [forward.jvp(part) for part in output]
+        with tf.autodiff.ForwardAccumulator(output, Jx) as forward, tf.GradientTape() as tape:
+            tape.watch(output)
+            old_pi = self.distribution(old_mean, old_log_std)
+            kl = tf.reduce_mean(old_pi.kl_divergence(self.distribution(*output)))
+            kl_gradient = tape.gradient(kl, output)
+        MJx = [forward.jvp(part) for part in kl_gradient]
+        return self._flat_concat(backward.gradient(output, self.actor_weights, MJx)) + self.damping * x
 
     def natural_step(self, g, delta, states, old_mean, old_log_std):
         """The whole step theta' - theta, float32 [n]: the longest within Eq. (5.29) along the natural gradient.
@@ -349,26 +366,26 @@ class TRPO:
         shuffles = [self.rng.permutation(n)[: n // size * size] for _ in range(self.c_update_epochs)]
         return np.concatenate(shuffles).reshape(-1, size).astype(np.int32)
 
-    def get_action(self, state, greedy=False):
-        """action, value, logp, mean, log_std at the state [state_dim], as `GAE_Buffer.store` takes them.
+    def act(self, state, greedy=False):
+        """An action for the state [state_dim]: float32 [action_dim], or an int if actions are discrete.
 
-        action: float32 [action_dim], not clipped: that is the environment's part; or an int if actions are
-        discrete, and mean then holds the logits. greedy: the most likely action.
+        greedy: the most likely one. A sampled action may lie outside the bounds: it is the environment's
+        part to clip it, so that what is stored is what was sampled.
         """
-        mean, value, log_std = self.policy(state), self.value(state)[0], self.log_std_now
+        output = self.policy(state)
         if self.discrete:
-            action = int(np.argmax(mean) if greedy else sample(mean, self.rng))
-            largest = mean.max()
-            return action, value, mean[action] - np.log(np.exp(mean - largest).sum()) - largest, mean, 0.0
-        noise = np.zeros_like(mean) if greedy else self.rng.standard_normal(mean.shape, np.float32)
-        return mean + self.std * noise, value, self._log_prob(noise), mean, log_std
+            return int(np.argmax(output) if greedy else sample(output, self.rng))
+        if greedy:
+            return output
+        return output + self.std * self.rng.standard_normal(output.shape, np.float32)
 
-    def _log_prob(self, noise):
-        """Log-density of actions that are `noise` [..., action_dim] deviations from their means."""
-        return -(0.5 * noise**2 + self.log_std_now + HALF_LOG_TWO_PI).sum(-1)
+    def get_action(self, state, greedy=False):
+        """action, value, logp, mean, log_std at the state [state_dim]: the book's, of which `act` gives the first."""
+        action = self.act(state, greedy)
+        return action, *(estimate[0] for estimate in self.evaluate(np.array([state]), [action]))
 
     def evaluate(self, states, actions):
-        """values, log-probabilities, means and log-stds of what was played elsewhere, as `get_action` gives them.
+        """values, log-probabilities, means (or logits) and log-stds (or 0) of actions taken in states.
 
         states: [n, state_dim].  actions: n of them.  Returns arrays [n], [n], [n, action_dim], [n, action_dim].
         """
@@ -376,13 +393,17 @@ class TRPO:
         if self.discrete:
             logp = scipy.special.log_softmax(means, -1)[np.arange(len(actions)), actions]
             return values, logp, means, np.zeros_like(means)
-        logp = self._log_prob((actions - means) / self.std)
+        noise = (actions - means) / self.std
+        logp = -(0.5 * noise**2 + self.log_std_now + HALF_LOG_TWO_PI).sum(-1)
         return values, logp, means, np.broadcast_to(self.log_std_now, means.shape)
 
     def finish_path(self, done, next_state):
         """Close the path; done: whether the task ended there. If not, V(next_state) stands for the rewards to come."""
-        self.buf.gamma, self.buf.lam, self.buf.reward_scale = self.gamma, self.gae_lambda, self.reward_scale
-        self.buf.finish_path(0.0 if done else self.value(next_state)[0])
+        buf, path = self.buf, self.buf.path
+        for buffer, estimate in zip(buf.estimates, self.evaluate(buf.obs_buf[path], buf.act_buf[path]), strict=True):
+            buffer[path] = estimate  # the networks have not changed since the path began
+        buf.gamma, buf.lam, buf.reward_scale = self.gamma, self.gae_lambda, self.reward_scale
+        buf.finish_path(0.0 if done else self.value(next_state)[0])
 
     def save(self, path="model/trpo", hdf5=False):
         """Write actor (with log-std and the statistics of the states) and critic to the folder `path`."""

@@ -98,9 +98,9 @@ def train(config, agent, env):
             state, _ = env.reset()
             episode_reward, length, done = 0.0, 0, False
             while not done:
-                action, *rest = agent.get_action(state)
+                action = agent.act(state)
                 next_state, reward, terminated, truncated, _ = env.step(action)
-                agent.buf.store(state, action, reward, *rest)
+                agent.buf.store(state, action, reward)
                 state = next_state
                 episode_reward += reward
                 length += 1
@@ -125,8 +125,7 @@ def train_side_by_side(config, agent, env):
         agent.buf.clear()  # a resumed run of one process may have left half a batch
         while run.goes_on():
             for path in players.play(agent.policy, config.batch_size // config.environments, agent.std):
-                estimates = agent.evaluate(path.states, path.actions)
-                for transition in zip(path.states, path.actions, path.rewards, *estimates, strict=True):
+                for transition in zip(path.states, path.actions, path.rewards, strict=True):
                     agent.buf.store(*transition)
                 agent.finish_path(path.terminated, path.next_state)
                 if path.episode:
@@ -139,7 +138,7 @@ def test(config, agent):
     from common.playing import play, weights_folder
 
     agent.load(weights_folder(config))
-    return play(config, lambda state: agent.get_action(state, greedy=True)[0])
+    return play(config, lambda state: agent.act(state, greedy=True))
 
 
 def main():
