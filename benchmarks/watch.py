@@ -76,8 +76,7 @@ def greedy(algorithm: str, agent, state):
         return agent.policy_net.get_action(state, 0.0, greedy=True)
     if algorithm == "sac":
         return agent.policy_net.get_action(state, greedy=True)
-    action = agent.get_action(state, greedy=True)
-    return action[0] if algorithm == "trpo" else action
+    return (agent.act if algorithm == "trpo" else agent.get_action)(state, greedy=True)
 
 
 def watched(algorithm: str, goal: float, every: int, launched: float) -> dict:

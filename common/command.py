@@ -181,13 +181,12 @@ def run(main) -> NoReturn:
 
 
 def _value_of(flag: str, arguments: list[str]) -> str:
-    """The value of `--flag value` or `--flag=value`; the last one counts."""
+    """The value of `--a-flag value`, `--a-flag=value` or, as tyro takes it too, `--a_flag`; the last one counts."""
     value = ""
     for word, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
-        if word == flag and not following.startswith("--"):
-            value = following
-        elif word.startswith(flag + "="):
-            value = word.removeprefix(flag + "=")
+        name, equals, given = word.partition("=")
+        if name.replace("_", "-") == flag and (equals or not following.startswith("--")):
+            value = given if equals else following
     return value
 
 

@@ -60,7 +60,10 @@ def dense(n_in, n_out, act, gain, name, rng, uniform):
 
 
 class QNetwork(tl.models.Model):
-    """Q: state and action [batch, num_inputs + num_actions] -> value [batch, 1]. init_w: gain of the last layer."""
+    """Q: state and action [batch, num_inputs + num_actions] -> value [batch, 1].
+
+    init_w: gain of the last layer.  uniform: uniform first weights and biases instead, without that gain.
+    """
 
     def __init__(self, num_inputs, num_actions, hidden_dim, init_w=1.0, rng=None, uniform=False):
         super().__init__()
@@ -76,7 +79,10 @@ class QNetwork(tl.models.Model):
 
 
 class PolicyNetwork(tl.models.Model):
-    """pi: state [batch, num_inputs] -> action [batch, num_actions] in [-1, 1], to be times action_range."""
+    """pi: state [batch, num_inputs] -> action [batch, num_actions] in [-1, 1], to be times action_range.
+
+    init_w, uniform: as of `QNetwork`.
+    """
 
     def __init__(self, num_inputs, num_actions, hidden_dim, action_range=1.0, init_w=3e-3, rng=None, uniform=False):
         super().__init__()
@@ -125,7 +131,7 @@ class TD3:
     policy_target_update_interval: d, critic steps for each step of the policy and the targets.
     q_lr, policy_lr: learning rates (Adam); they fall linearly to the part end_lr at total_steps, if that is given.
     single_q, no_smoothing: switch off the twin critics of Eq. (6.14), or the smoothing of Eq. (6.16).
-    uniform_weights: let the first weights be uniform, not orthogonal.
+    uniform_weights: let the first weights be uniform, and biases too, not orthogonal and 0.
     Raises UserError if the buffer is larger than the machine's memory.
     """
 

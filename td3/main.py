@@ -67,12 +67,13 @@ RUNNER = BOX2D | dict(
     replay_buffer_size=1_000_000,
     reward_scale=1.0,
 )
+ANT = RUNNER | dict(steps=800_000, start_steps=25_000, policy_lr=3e-4, q_lr=3e-4, uniform_weights=True)
 BULLET = RUNNER | dict(gamma=0.98, replay_buffer_size=300_000)
 PRESETS = {
     "LunarLanderContinuous-v2": dict(steps=300_000, end_lr=0.0, **BOX2D),
     "BipedalWalker-v3": BOX2D | dict(steps=1_000_000, gamma=0.98, soft_tau=0.005, end_lr=0.0, batch_size=256),
     **dict.fromkeys(environments.MUJOCO, RUNNER),
-    **dict.fromkeys(environments.ANTS, RUNNER | dict(steps=800_000, end_lr=0.0)),
+    **dict.fromkeys(environments.ANTS, ANT),
     **dict.fromkeys(environments.BULLET, BULLET),
     "AntBulletEnv-v0": BULLET | dict(soft_tau=0.01, batch_size=128, hidden_dim=128),
 }

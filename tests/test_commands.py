@@ -39,6 +39,7 @@ BAD_INPUT = [
     (["--train", "--env", "FrozenLake-v1"], "observations must be vectors"),
     (["--train", "--steps", "None"], "needs an end"),
     (["--train", "--episodes", "9", "--end-lr", "0.5"], "give --steps a number"),
+    (["--train", "--episodes", "9", "--end_lr=0.5"], "give --steps a number"),
     (["--test", "--record", "film.txt"], ".gif or .mp4"),
     (["--train", "--render"], "no display"),
 ]
@@ -439,6 +440,14 @@ def test_flag_values_are_found_in_both_spellings():
     assert cli._value_of("--env", ["--train", "--env", "A-v0", "--seed", "1"]) == "A-v0"
     assert cli._value_of("--env", ["--env=A-v0", "--env", "B-v0"]) == "B-v0"
     assert cli._value_of("--env", ["--env"]) == ""
+    assert cli._value_of("--end-lr", ["--end_lr", "0.5", "--steps", "9"]) == "0.5"
+
+
+def test_learning_rates_that_stay_need_no_number_of_steps(monkeypatch):
+    from ppo.main import PRESETS, Config
+
+    monkeypatch.setattr(sys, "argv", ["main.py", "--train", "--episodes", "9", "--end-lr", "1"])
+    assert cli.parse(Config, PRESETS).end_lr == 1
 
 
 @pytest.mark.parametrize(

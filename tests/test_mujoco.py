@@ -218,7 +218,13 @@ def test_no_unhealthy_where_no_fall_ends_an_episode(monkeypatch, env_id):
 OF_ANTS = {  # what differs, in MuJoCo and in PyBullet: name, the cheetah's, the ant's
     "trpo": ([], [("steps", 3e6, 5e6), ("delta", 0.03, 0.01)]),
     "td3": (
-        [("steps", 1e6, 8e5), ("end_lr", 1.0, 0.0)],
+        [
+            ("steps", 1e6, 8e5),
+            ("start_steps", 10_000, 25_000),
+            ("policy_lr", 1e-3, 3e-4),
+            ("q_lr", 1e-3, 3e-4),
+            ("uniform_weights", False, True),
+        ],
         [("soft_tau", 0.005, 0.01), ("batch_size", 256, 128), ("hidden_dim", 256, 128)],
     ),
     "ppo": ([("log_std", -0.5, -1.5)], [("steps", 3e6, 5e6)]),

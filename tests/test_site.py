@@ -164,10 +164,7 @@ def act(folder, agent, state):
         return agent.policy_net.get_action(state, 0.0, greedy=True)
     if folder == "sac":
         return agent.policy_net.get_action(state, greedy=True)
-    action = agent.get_action(state, greedy=True)
-    if folder == "trpo":
-        return action[0]
-    return np.clip(action, -9, 9)
+    return np.clip((agent.act if folder == "trpo" else agent.get_action)(state, greedy=True), -9, 9)
 
 
 def value(folder, agent, state, action):

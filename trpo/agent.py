@@ -42,8 +42,8 @@ class GAE_Buffer:
     def store(self, obs, act, rew, *estimates):
         """Remember one step: the state [obs_dim], the action [act_dim], or an int if discrete, and the reward.
 
-        estimates: the book's val, logp, mean and log_std, as `TRPO.get_action` gives them. They can be left out:
-        `TRPO.finish_path` takes those of all of a path's steps in one pass.
+        estimates: the book's val, logp, mean and log_std, as `TRPO.get_action` gives them. `TRPO.finish_path` computes
+        them for all steps of a path at once, so they are for who calls the `finish_path` of the buffer itself.
         Raises RuntimeError when the buffer is full.
         """
         if self.is_full():
@@ -253,23 +253,22 @@ class TRPO:
         return x
 
     def hvp(self, states, old_mean, old_log_std, x):
-        """(H + damping) x, H the Hessian of the mean KL at the old policy in its n parameters, without forming H.
+        """(H + damping) x, H the Hessian of the mean KL in the policy's n parameters, without forming H.
 
-        H = J^T M J, where J has the derivatives of the policy's output and M is the Hessian of KL in that output: the
-        Fisher matrix of Eq. (5.48). What else a Hessian has is times the gradient of KL, which is 0 there.
-        states, old_mean, old_log_std: as `kl` takes them.  x: float32 [n].  Returns float32 [n].
+        H = J^T M J: J has the derivatives of the policy's output and log-std, and M is the Hessian of KL in these. That
+        is so at the old policy, where the gradient of KL, which is a factor of what else a Hessian has, is 0.
+        states, old_mean, old_log_std: as `kl` takes them, of the policy as it is.  x: float32 [n].  Returns [n], too.
         """
         tangents = vectors.split(x, self.actor_weights)
         with tf.autodiff.ForwardAccumulator(self.actor_weights, tangents) as forward, tf.GradientTape() as backward:
             output = [self.actor(states), *([] if self.discrete else [tf.identity(self.log_std)])]
-        Jx = [forward.jvp(part) for part in output]
-        with tf.autodiff.ForwardAccumulator(output, Jx) as forward, tf.GradientTape() as tape:
+        with tf.autodiff.ForwardAccumulator(output, forward.jvp(output)) as forward, tf.GradientTape() as tape:
             tape.watch(output)
             old_pi = self.distribution(old_mean, old_log_std)
             kl = tf.reduce_mean(old_pi.kl_divergence(self.distribution(*output)))
             kl_gradient = tape.gradient(kl, output)
-        MJx = [forward.jvp(part) for part in kl_gradient]
-        return self._flat_concat(backward.gradient(output, self.actor_weights, MJx)) + self.damping * x
+        M_J_x = forward.jvp(kl_gradient)
+        return self._flat_concat(backward.gradient(output, self.actor_weights, M_J_x)) + self.damping * x
 
     def natural_step(self, g, delta, states, old_mean, old_log_std):
         """The whole step theta' - theta, float32 [n]: the longest within Eq. (5.29) along the natural gradient.
@@ -380,7 +379,7 @@ class TRPO:
         return output + self.std * self.rng.standard_normal(output.shape, np.float32)
 
     def get_action(self, state, greedy=False):
-        """action, value, logp, mean, log_std at the state [state_dim]: the book's, of which `act` gives the first."""
+        """action, value, logp, mean, log_std at the state [state_dim], as in the book: `act` and `evaluate` in one."""
         action = self.act(state, greedy)
         return action, *(estimate[0] for estimate in self.evaluate(np.array([state]), [action]))
 
