@@ -28,7 +28,7 @@ from common import command
 
 # What a step is made of, by the names of the methods that do it.
 PARTS = {
-    "acting": ("get_action", "sample_action", "get_value"),
+    "acting": ("act", "get_action", "sample_action", "get_value"),
     "storing": ("store_transition", "store", "push", "finish_path"),
     "update": ("update", "learn", "pull_global", "update_global"),
 }

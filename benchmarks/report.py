@@ -171,7 +171,7 @@ def machine() -> str:
     processor = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).exists():
         names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        processor = names[0] if names else processor
+        processor = re.sub(r"\((R|TM)\)", "", names[0]) if names else processor
     parts = [processor, f"{os.cpu_count()} cores", platform.system(), f"Python {platform.python_version()}"]
     return ", ".join([*parts, f"TensorFlow {importlib.metadata.version('tensorflow')}"])
 

@@ -95,6 +95,12 @@ def test_where_dates_and_numbers_of_runs_differ_the_line_says_so():
     assert report.chinese("Seeds: 0 to 4; P.") == "随机种子：0 至 4；P。"  # and which seeds they are
 
 
+def test_a_processors_name_has_no_marks(monkeypatch, tmp_path):
+    (tmp_path / "cpuinfo").write_text("model\t: 1\nmodel name\t: Intel(R) Core(TM) i7\n")
+    monkeypatch.setattr(report, "Path", lambda name: tmp_path / Path(name).name)
+    assert report.machine().startswith("Intel Core i7, ")
+
+
 @pytest.mark.parametrize(("kind", "lines"), [("throughput", throughput_lines()), ("solve", solve_lines())])
 @pytest.mark.parametrize("brief", [False, True])
 def test_chinese_tables_have_the_same_numbers_and_no_english(kind, lines, brief):
@@ -419,9 +425,10 @@ def test_each_moment_counts_for_the_innermost_part():
     assert clock.seconds == {"rest": 0.0, "inner": 5.0}
 
 
-def test_profile_of_a_folder():
-    """ac keeps learning from single steps in one method, and has classes that learn within it."""
-    command = [sys.executable, ROOT / "benchmarks/profile.py", "ac", "--env", "CartPole-v0", "--seconds", "0.3"]
+@pytest.mark.parametrize("algorithm", ["ac", "trpo"])
+def test_profile_of_a_folder(algorithm):
+    """ac has classes that learn within a method that learns from single steps; the loop of trpo calls `act`."""
+    command = [sys.executable, ROOT / "benchmarks/profile.py", algorithm, "--env", "CartPole-v0", "--seconds", "0.3"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     launch, step = re.split("An environment step, of [0-9,]+\n", done.stdout)
