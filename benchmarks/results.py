@@ -154,13 +154,15 @@ def draw_together(env: str, lines: list[dict], path: Path) -> None:
 
 
 def ship(kept: Path, folder: Path) -> None:
-    """The run's weights, compressed, and its settings with the card."""
+    """The run's weights, compressed (of cheetahs and ants as float16: they play as well), its settings and its card."""
+    half = folder.name.startswith(("HalfCheetah", "Ant"))
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(kept / "config.json", folder)
     for file in kept.glob("*.npz"):
         if file.name != "resume.npz":
             with np.load(file) as arrays:
-                np.savez_compressed(folder / file.name, **arrays)
+                short = {name: array.astype(np.float16) for name, array in arrays.items() if array.dtype == np.float32}
+                np.savez_compressed(folder / file.name, **{**arrays, **(short if half else {})})
 
 
 def table(lines: list[dict], long: bool = False) -> str:

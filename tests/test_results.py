@@ -152,6 +152,16 @@ def test_of_cheetahs_the_best_run_is_shipped(root, monkeypatch):
         assert np.load(root / "ppo/pretrained" / env / "actor.npz")["arr_0"].tolist() == [seed, seed]
 
 
+@pytest.mark.parametrize(("env", "kind"), [("AntBulletEnv-v0", np.float16), ("Pendulum-v1", np.float32)])
+def test_weights_of_cheetahs_and_ants_are_shipped_in_16_bits(tmp_path, env, kind):
+    (tmp_path / "config.json").write_text("{}")
+    np.savez(tmp_path / "actor.npz", w=np.float32([0.1, -3]), mean=np.array([0.1]))
+    results.ship(tmp_path, tmp_path / env)
+    with np.load(tmp_path / env / "actor.npz") as arrays:
+        assert arrays["w"].dtype == kind and arrays["w"].tolist() == kind([0.1, -3]).tolist()
+        assert arrays["mean"].tolist() == [0.1]  # of the states
+
+
 def test_a_run_that_fails_leaves_nothing_that_counts_as_finished(root, monkeypatch):
     def fail(folder, seed, flags, out):
         raise subprocess.CalledProcessError(130, folder)
