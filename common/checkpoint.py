@@ -26,7 +26,7 @@ NUMBERS = (np.ndarray, np.generic, int, float)
 def save(path: Path, **objects) -> None:
     """Write all that the objects hold: weights, optimisers, buffers, numbers, random generators."""
     with replacing(path) as temporary:
-        np.savez(temporary, **collect(**objects))
+        np.savez(temporary, **_arrays(objects))  # as they are: a copy of a replay memory would double it
 
 
 def load(path: Path, **objects) -> dict[str, np.ndarray]:
@@ -46,11 +46,8 @@ def load(path: Path, **objects) -> dict[str, np.ndarray]:
 
 
 def collect(**objects) -> dict[str, np.ndarray]:
-    """All that the objects hold, as arrays by name."""
-    arrays = {}
-    for name, value in objects.items():
-        _collect(name, value, arrays)
-    return arrays
+    """All that the objects hold, as arrays by name that stay as they are when the objects change."""
+    return {name: array.copy() for name, array in _arrays(objects).items()}
 
 
 def restore(arrays: dict[str, np.ndarray], origin: str | Path, **objects) -> None:
@@ -58,6 +55,13 @@ def restore(arrays: dict[str, np.ndarray], origin: str | Path, **objects) -> Non
     for check_only in (True, False):  # nothing is changed before all of it is known to fit
         for name, value in objects.items():
             _restore(name, value, arrays, origin, check_only)
+
+
+def _arrays(objects: dict) -> dict[str, np.ndarray]:
+    arrays = {}
+    for name, value in objects.items():
+        _collect(name, value, arrays)
+    return arrays
 
 
 def _variables(value) -> list | None:
@@ -95,7 +99,7 @@ def _collect(name: str, value, arrays: dict) -> None:
             np.array(value.actions),
         )
     elif isinstance(value, NUMBERS):
-        arrays[name] = np.array(value)  # a copy
+        arrays[name] = np.asarray(value)
     elif isinstance(value, list) and all(isinstance(each, NUMBERS) for each in value):
         arrays[name] = np.array(value)
     else:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 import types
 from functools import partial
 
@@ -242,6 +243,18 @@ def test_checkpoint_keeps_what_training_changes_and_not_what_the_constructor_was
     checkpoint.load(tmp_path / "run.npz", agent=new)
     assert (new.variance, new.pointer, int(new.actor_opt.iterations)) == (0.125, 4, 7)
     assert (float(new.actor_opt.learning_rate), new.lr_a, new.gamma) == (2, 2, 0)
+
+
+def test_a_checkpoint_takes_no_second_replay_memory(tmp_path):
+    memory = np.ones((100, 200_000), np.float32)  # 80 MB
+    tracemalloc.start()
+    try:
+        checkpoint.save(tmp_path / "run.npz", memory=memory)
+        assert tracemalloc.get_traced_memory()[1] < memory.nbytes / 2  # the most at a time, of which NumPy writes 16
+    finally:
+        tracemalloc.stop()
+    with np.load(tmp_path / "run.npz") as file:
+        np.testing.assert_array_equal(file["memory"], memory)
 
 
 def test_a_run_of_an_older_version_is_refused(tmp_path):
