@@ -59,6 +59,14 @@ class Config(command.Options):
 
 
 BOX2D = dict(episodes=None, start_steps=10_000, gamma=0.99, batch_size=128, hidden_dim=128, replay_buffer_size=300_000)
+WALKER = BOX2D | dict(
+    steps=1_000_000,
+    gamma=0.98,
+    soft_tau=0.005,
+    end_lr=0.0,
+    batch_size=256,
+    explore_noise_scale=0.2,  # with 0.1 it stands still instead of walking
+)
 RUNNER = BOX2D | dict(
     steps=1_000_000,
     soft_tau=0.005,
@@ -71,7 +79,7 @@ ANT = RUNNER | dict(steps=800_000, start_steps=25_000, policy_lr=3e-4, q_lr=3e-4
 BULLET = RUNNER | dict(gamma=0.98, replay_buffer_size=300_000)
 PRESETS = {
     "LunarLanderContinuous-v2": dict(steps=300_000, end_lr=0.0, **BOX2D),
-    "BipedalWalker-v3": BOX2D | dict(steps=1_000_000, gamma=0.98, soft_tau=0.005, end_lr=0.0, batch_size=256),
+    "BipedalWalker-v3": WALKER,
     **dict.fromkeys(environments.MUJOCO, RUNNER),
     **dict.fromkeys(environments.ANTS, ANT),
     **dict.fromkeys(environments.BULLET, BULLET),
