@@ -63,9 +63,12 @@ WALKER = BOX2D | dict(
     steps=1_000_000,
     gamma=0.98,
     soft_tau=0.005,
+    policy_lr=5e-4,
+    q_lr=5e-4,
     end_lr=0.0,
     batch_size=256,
-    explore_noise_scale=0.2,  # with 0.1 it stands still instead of walking
+    replay_buffer_size=1_000_000,  # all: one that has forgotten how it fell falls again
+    explore_noise_scale=0.2,  # with 0.1 it stands still for long
 )
 RUNNER = BOX2D | dict(
     steps=1_000_000,
