@@ -59,15 +59,6 @@ class Config(command.Options):
 
 
 BOX2D = dict(episodes=None, start_steps=10_000, gamma=0.99, batch_size=128, hidden_dim=128, replay_buffer_size=300_000)
-WALKER = BOX2D | dict(
-    steps=1_000_000,
-    gamma=0.98,
-    soft_tau=0.005,
-    end_lr=0.0,
-    batch_size=256,
-    replay_buffer_size=1_000_000,  # all: one that has forgotten how it fell falls again
-    explore_noise_scale=0.2,  # with 0.1 it stands still for long
-)
 RUNNER = BOX2D | dict(
     steps=1_000_000,
     soft_tau=0.005,
@@ -78,6 +69,7 @@ RUNNER = BOX2D | dict(
 )
 ANT = RUNNER | dict(steps=800_000, start_steps=25_000, policy_lr=3e-4, q_lr=3e-4, uniform_weights=True)
 BULLET = RUNNER | dict(gamma=0.98, replay_buffer_size=300_000)
+WALKER = RUNNER | dict(gamma=0.98, end_lr=0.0, reward_scale=0.1, explore_noise_scale=0.2, hidden_dim=128)
 PRESETS = {
     "LunarLanderContinuous-v2": dict(steps=300_000, end_lr=0.0, **BOX2D),
     "BipedalWalker-v3": WALKER,
