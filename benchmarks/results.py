@@ -44,6 +44,7 @@ ENVIRONMENTS = {
     "sac": ["Pendulum-v1"],
 }
 LANDER, WALKER, CHEETAH, ANT = "LunarLanderContinuous-v2", "BipedalWalker-v3", "HalfCheetah-v4", "Ant-v4"
+RUNNERS = "HalfCheetah", "Ant"  # as their names begin, in MuJoCo and PyBullet
 LONG = {
     "reinforce": ["Pong-v0"],
     "a2c": [WALKER, "Pong-v0", "PongPresent-v0", CHEETAH, f"{ANT}-no-unhealthy", *BULLET],
@@ -155,14 +156,16 @@ def draw_together(env: str, lines: list[dict], path: Path) -> None:
 
 def ship(kept: Path, folder: Path) -> None:
     """The run's weights, compressed (of cheetahs and ants as float16: they play as well), its settings and its card."""
-    half = folder.name.startswith(("HalfCheetah", "Ant"))
+    half = folder.name.startswith(RUNNERS)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(kept / "config.json", folder)
     for file in kept.glob("*.npz"):
         if file.name != "resume.npz":
             with np.load(file) as arrays:
-                short = {name: array.astype(np.float16) for name, array in arrays.items() if array.dtype == np.float32}
-                np.savez_compressed(folder / file.name, **{**arrays, **(short if half else {})})
+                parts = dict(arrays)
+            if half:
+                parts = {name: x.astype(np.float16) if x.dtype == np.float32 else x for name, x in parts.items()}
+            np.savez_compressed(folder / file.name, **parts)
 
 
 def table(lines: list[dict], long: bool = False) -> str:
@@ -231,7 +234,7 @@ def main():
             if env in (CHEETAH, ANT, *BULLET):
                 draw_together(env, report.read(path), ROOT / "docs" / f"{env}.png")
             rewards = [line["reward"] for line in new]
-            shipped = rewards.index(max(rewards)) if env.startswith(("HalfCheetah", "Ant")) else 0
+            shipped = rewards.index(max(rewards)) if env.startswith(RUNNERS) else 0
             ship(runs[shipped], ROOT / folder / "pretrained" / env)
             print(f"{folder}, {env}: median {statistics.median(rewards):.1f}, worst {min(rewards):.1f}", flush=True)
     fill_pages(report.read(path))
