@@ -79,7 +79,7 @@ class Config(command.Options):
     """Test with actions drawn from the policy, as in training, not with the likeliest."""
 
 
-CARTPOLE = dict(gae_lambda=0.95, minibatch_size=64, steps=80_000)
+CARTPOLE = dict(steps=60_000, batch_size=512, gae_lambda=0.95, lr_a=2e-3, lr_c=4e-3, minibatch_size=64)
 PONG = dict(
     steps=18_000_000,
     batch_size=16_384,
