@@ -10,7 +10,7 @@ import gym
 import numpy as np
 import pytest
 
-os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # two processes of tests share two cores, and threads wait
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # as commands have it for small networks
 os.environ["XLA_CACHE"] = "0"  # in this process no two compiled functions are the same; `xla_cache` is for commands
 
 from common.loading import loading
