@@ -28,7 +28,7 @@ acrobot.np = types.SimpleNamespace(**{**vars(np), "float_": np.float64})
 SUCCESSORS = {"Pendulum-v0": "Pendulum-v1", "BipedalWalker-v2": "BipedalWalker-v3"}
 
 # Atari's ids of old, with the book's preprocessing: the state is the difference of two pictures, 80x80 pixels flat.
-# As ale-py has it, a game is cut after half an hour, 108,000 frames: gym's 10,000 steps cut most that a good player wins.
+# A game is cut after half an hour, 108,000 frames, as in ale-py: gym's 10,000 steps end most that a good player wins.
 PICTURE = gym.spaces.Box(-1, 1, (6400,), np.int8)
 gym.register("Pong-v0", "common.pong:make", max_episode_steps=36_000)
 gym.register("PongPresent-v0", "common.pong:make", max_episode_steps=36_000, kwargs={"present": True})
