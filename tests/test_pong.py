@@ -126,6 +126,12 @@ def test_spaces():
     assert view.reset()[0] in view.observation_space and view.step(2)[0] in view.observation_space
 
 
+@pytest.mark.parametrize("env_id, frames", [("Pong-v0", 3), ("PongPresent-v0", 3), ("PongDeterministic-v4", 4)])
+def test_a_game_is_cut_after_half_an_hour(env_id, frames):
+    """At 60 frames a second, and so many a step."""
+    assert environments.make(env_id, 0).spec.max_episode_steps * frames == 30 * 60 * 60
+
+
 def paddle_row(shown):
     """The middle row of our paddle, the green one on the right."""
     return np.nonzero((shown[35:194, 140:144] == GREEN).all(-1))[0].mean()
