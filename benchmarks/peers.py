@@ -39,20 +39,21 @@ torch.set_num_threads(1)  # for networks this small one thread is the fastest
 
 
 class Clock(BaseCallback):
-    """Notes the time of the first step and of the first step after the warm-up."""
+    """Notes the time of the first step and of the end of the warm-up, with as many updates as rollouts after it."""
 
     first = warm = None
 
-    def _on_step(self) -> bool:
-        now = (self.num_timesteps, time.time())
-        self.first = self.first or now
+    def _on_rollout_start(self):
         if self.warm is None and self.num_timesteps >= case["warmup"]:
-            self.warm = now
+            self.warm = self.num_timesteps, time.time()
+
+    def _on_step(self) -> bool:
+        self.first = self.first or time.time()
         return True
 
     def result(self) -> dict:
         speed = (self.num_timesteps - self.warm[0]) / (time.time() - self.warm[1])
-        return {"steps_per_second": speed, "startup": self.first[1] - case["launched"]}
+        return {"steps_per_second": speed, "startup": self.first - case["launched"]}
 
 
 class Solving(BaseCallback):

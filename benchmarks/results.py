@@ -80,6 +80,7 @@ def run(folder: str, env: str, seed: int) -> Path:
     kept = ROOT / "model/runs" / f"{folder}_{env}_{seed}"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
+        of = commit()  # of the code that runs: when the run is over there may be a newer one
         with tempfile.TemporaryDirectory(dir=kept.parent) as out:
             seconds, reward = learning.run(folder, seed, ["--env", env], Path(out))
             made = Path(out) / "model" / folder / env
@@ -87,21 +88,26 @@ def run(folder: str, env: str, seed: int) -> Path:
             line = dict(folder=folder, env=env, seed=seed, steps=steps, seconds=round(seconds, 1), reward=reward)
             line |= dict(date=time.strftime("%Y-%m-%d"), where=report.machine())
             (made / "result.json").write_text(json.dumps(line))
-            config = json.loads((made / "config.json").read_text()) | {"card": card(line)}
+            config = json.loads((made / "config.json").read_text()) | {"card": card(line, of)}
             (made / "config.json").write_text(json.dumps(config, indent=2) + "\n")
             made.rename(kept)
     return kept
 
 
-def card(line: dict) -> dict:
+def commit() -> str:
+    """The present one; 'dirty' follows where files that git knows are others than in it."""
+    words = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
+def card(line: dict, commit: str) -> dict:
     """What the weights of the run that has just ended reach, and where they are from."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     return {
         "reward": line["reward"],
         "episodes": 100,
         "command": f"python {line['folder']}/main.py --train --env {line['env']} --seed {line['seed']}",
         "steps": line["steps"],
-        "commit": commit.strip(),
+        "commit": commit,
         "date": line["date"],
         **{name: importlib.metadata.version(name) for name in ("tensorflow", "numpy", "gym")},
     }

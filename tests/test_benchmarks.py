@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -399,6 +400,38 @@ def test_products_are_counted_by_passes(monkeypatch):
     monkeypatch.setattr(limit.np, "ones", ones)
     monkeypatch.setattr(limit, "fastest", fastest)
     assert limit.products_seconds((3, 8, 1), 4, 10, 100, 1000) == 10 * 2 + 100 * 3 + 1000 * 2
+
+
+# the other libraries
+
+
+def test_the_peers_speed_counts_as_many_updates_as_rollouts(monkeypatch):
+    """A library learns after a rollout's last step: from the end of the warm-up two rollouts of four steps, a second
+    each, and two updates, 10 seconds each."""
+    names = ["callbacks", "env_util", "noise", "vec_env"]
+    attributes = ["BaseCallback", "make_vec_env", "NormalActionNoise", "DummyVecEnv", "SubprocVecEnv", "VecNormalize"]
+    libraries = [
+        "stable_baselines3",
+        "stable_baselines3.common",
+        *(f"stable_baselines3.common.{name}" for name in names),
+    ]
+    for library in libraries:
+        module = SimpleNamespace(**dict.fromkeys(attributes, object))
+        monkeypatch.setitem(sys.modules, library, module)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(set_num_threads=lambda count: None))
+    now = [1000.0]
+    monkeypatch.setattr("time.time", lambda: now[0])
+    monkeypatch.setattr(sys, "argv", ["peers.py", '{"library": "sb3", "warmup": 8, "launched": 997}'])
+    clock = runpy.run_path(str(ROOT / "benchmarks/peers.py"))["Clock"]()
+    clock.num_timesteps = 0
+    for _ in range(4):
+        clock._on_rollout_start()
+        for _ in range(4):
+            now[0] += 1
+            clock.num_timesteps += 1
+            assert clock._on_step()
+        now[0] += 10
+    assert clock.result() == {"steps_per_second": 8 / 28, "startup": 4.0}
 
 
 # profile

@@ -103,6 +103,35 @@ def test_five_runs_become_a_table_bands_curves_and_weights(root, monkeypatch, ca
     assert seeds[15:] == [("ppo", "Pendulum-v1", 3)]
 
 
+def test_a_card_names_the_commit_that_ran_and_not_one_made_meanwhile(root, monkeypatch):
+    root, _ = root
+
+    def git(*words):
+        subprocess.run(["git", "-c", "user.name=A", "-c", "user.email=a@b.c", *words], cwd=root, check=True)
+
+    def head():
+        return subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True
+        ).stdout.strip()
+
+    def named(seed):
+        return json.loads((results.run("ppo", "Pendulum-v1", seed) / "config.json").read_text())["card"]["commit"]
+
+    git("init", "-q")
+    (root / "code.py").write_text("first")
+    git("add", "code.py")
+    git("commit", "-qm", "first")
+    git("tag", "-am", "a tag is no commit", "v1")
+    first, play = head(), learning.run
+    monkeypatch.setattr(
+        learning, "run", lambda *call: git("commit", "-q", "--allow-empty", "-m", "next") or play(*call)
+    )
+    assert named(0) == first != head()
+    monkeypatch.setattr(learning, "run", play)
+    (root / "code.py").write_text("second")
+    assert named(1) == head() + "-dirty"
+
+
 def test_long_runs_are_of_three_seeds_and_have_a_table_of_their_own(root, monkeypatch):
     root, seeds = root
     for folder in ("td3", "sac"):
