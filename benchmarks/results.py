@@ -80,7 +80,7 @@ def run(folder: str, env: str, seed: int) -> Path:
     kept = ROOT / "model/runs" / f"{folder}_{env}_{seed}"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        of = commit()  # of the code that runs: when the run is over there may be a newer one
+        commit = head()  # of the code that runs: when the run is over there may be a newer one
         with tempfile.TemporaryDirectory(dir=kept.parent) as out:
             seconds, reward = learning.run(folder, seed, ["--env", env], Path(out))
             made = Path(out) / "model" / folder / env
@@ -88,16 +88,19 @@ def run(folder: str, env: str, seed: int) -> Path:
             line = dict(folder=folder, env=env, seed=seed, steps=steps, seconds=round(seconds, 1), reward=reward)
             line |= dict(date=time.strftime("%Y-%m-%d"), where=report.machine())
             (made / "result.json").write_text(json.dumps(line))
-            config = json.loads((made / "config.json").read_text()) | {"card": card(line, of)}
+            config = json.loads((made / "config.json").read_text()) | {"card": card(line, commit)}
             (made / "config.json").write_text(json.dumps(config, indent=2) + "\n")
             made.rename(kept)
     return kept
 
 
-def commit() -> str:
-    """The present one; 'dirty' follows where files that git knows are others than in it."""
-    words = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+def head() -> str:
+    """The present commit; '-dirty' follows where code is other than in it (what is made here is: weights, pages)."""
+
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + ("-dirty" if git("diff", "HEAD", "--name-only", "--", "*.py") else "")
 
 
 def card(line: dict, commit: str) -> dict:

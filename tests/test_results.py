@@ -119,7 +119,7 @@ def test_a_card_names_the_commit_that_ran_and_not_one_made_meanwhile(root, monke
 
     git("init", "-q")
     (root / "code.py").write_text("first")
-    git("add", "code.py")
+    git("add", "code.py", "docs")
     git("commit", "-qm", "first")
     git("tag", "-am", "a tag is no commit", "v1")
     first, play = head(), learning.run
@@ -128,8 +128,10 @@ def test_a_card_names_the_commit_that_ran_and_not_one_made_meanwhile(root, monke
     )
     assert named(0) == first != head()
     monkeypatch.setattr(learning, "run", play)
+    (root / "docs/results.md").write_text("a new table")
+    assert named(1) == head()
     (root / "code.py").write_text("second")
-    assert named(1) == head() + "-dirty"
+    assert named(2) == head() + "-dirty"
 
 
 def test_long_runs_are_of_three_seeds_and_have_a_table_of_their_own(root, monkeypatch):
