@@ -96,7 +96,7 @@ PRESETS = {
     **dict.fromkeys(environments.BULLET, BULLET),
     "Pong-v0": PONG,
     "PongDeterministic-v4": PONG,
-    "PongPresent-v0": PONG | dict(steps=10_000_000, workers=8, n_steps=32),
+    "PongPresent-v0": PONG | dict(workers=8, n_steps=32),
 }
 
 
