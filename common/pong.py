@@ -94,8 +94,8 @@ def binary(picture: np.ndarray) -> np.ndarray:
 
     picture: uint8 [210, 160, 3] -> bool [6400], 80 rows of 80.
     """
-    red = picture[35:195:2, ::2, 0]
-    return ((red != 144) & (red != 109) & (red != 0)).ravel()  # 144, 109: the two colours of the background
+    red = picture[35:195:2, ::2, 0].ravel()
+    return (red != 144) & (red != 109) & (red != 0)  # 144, 109: the two colours of the background
 
 
 class Differences(gym.Wrapper):
