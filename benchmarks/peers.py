@@ -13,6 +13,7 @@ the actions, "normalize" normalises states and rewards.
 
 import importlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -21,6 +22,8 @@ if __name__ == "__main__":  # instead of this folder, whose profile.py would pas
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 case = json.loads(sys.argv[1])
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(sys.prefix) / "jax"))  # as this project keeps its own
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 module = importlib.import_module(
     {"sb3": "stable_baselines3", "sb3-contrib": "sb3_contrib", "sbx": "sbx"}[case["library"]]
 )

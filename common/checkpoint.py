@@ -39,6 +39,10 @@ def load(path: Path, **objects) -> dict[str, np.ndarray]:
             arrays = {key: file[key] for key in file.files}
     except FileNotFoundError:
         raise UserError(f"there is no training run to resume: {path} does not exist") from None
+    except PermissionError as error:
+        raise UserError(f"can't read {path} ({error.strerror})") from None
+    except MemoryError:
+        raise
     except Exception as error:
         raise UserError(f"{path} is damaged ({error})") from None
     restore(arrays, path, **objects)

@@ -18,7 +18,7 @@ def zeros(rows: int, columns: int) -> np.ndarray:
         if need > total:
             raise MemoryError
         return np.zeros((rows, columns), np.float32)
-    except MemoryError:
+    except (MemoryError, ValueError):  # NumPy's, of more than an array's size can be
         raise UserError(
             f"a replay memory of {rows:,} transitions needs {need / 2**30:.1f} GiB, more than there is"
         ) from None

@@ -44,7 +44,7 @@ class Players:
     """
 
     def __init__(self, env_id: str, count: int):
-        self.pools = [_pool(count, env_id, [0])]
+        self.pools = [_pool(min(count, 61), env_id, [0])]  # Windows has no pool of more
 
     def play(self, policy: MLP, seeds: Iterable[int]) -> Iterator[Path]:
         """One episode for each seed, with actions sampled from softmax(policy(state)).

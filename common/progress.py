@@ -52,6 +52,7 @@ class Training:
         self.steps = self.episode = 0
         self.best = -np.inf  # the running reward of the weights that were written, with best_of
         self.interrupted = self.cut = False  # Ctrl-C once, twice
+        self.saved = config.resume  # whether the weights in the folder are this run's
         if config.resume:
             self._resume()
         self._claim(self.folder)
@@ -81,7 +82,7 @@ class Training:
         """
         try:
             if (running := self._after_batches()) and running[-1] >= self.best:
-                self.agent.save(self.folder, self.config.hdf5)
+                self._save_weights()
                 self.best = running[-1]
             if time.perf_counter() > self.next_save:
                 self.save()
@@ -137,9 +138,11 @@ class Training:
     def save(self) -> None:
         """Write the weights, the tables, the curve and what --resume needs."""
         start = time.perf_counter()
-        self._save_weights()
+        if not self.best_of:
+            self._save_weights()
         updates = np.array(json.dumps([self.updates, self.reports]).encode())
-        checkpoint.save(self.folder / "resume.npz", rows=np.array(self.rows), updates=updates, **self.state)
+        table = dict(rows=np.array(self.rows), updates=updates, best=self.best)
+        checkpoint.save(self.folder / "resume.npz", **table, **self.state)
         with replacing(self.folder / "config.json") as path:
             path.write_text(json.dumps(self.config.run_settings(), indent=2) + "\n")
         with replacing(self.folder / "episodes.csv") as path, open(path, "w", newline="") as file:
@@ -166,15 +169,13 @@ class Training:
             if kind is None:
                 self.save()
             elif self.cut:  # in the middle of an episode: the run can't be resumed from here
-                self._save_weights()
-                if weights.exist(self.folder):
-                    print(f"Weights: {self.folder}")
+                if not self.best_of and (self.saved or not weights.exist(self.folder)):
+                    self._save_weights()
+                print(f"Stopped at once; {self._kept()}")
             elif issubclass(kind, FloatingPointError):
                 raise error
         except FloatingPointError as problem:
-            exist = weights.exist(self.folder)
-            kept = f"the last good weights are in {self.folder}" if exist else "nothing was saved yet"
-            raise FloatingPointError(f"{problem} at step {self.steps}; {kept}") from None
+            raise FloatingPointError(f"{problem} at step {self.steps}; {self._kept()}") from None
         except OSError as error:
             raise UserError(f"can't save: {_reason(error)}; what could be written is in {self.folder}") from None
         if kind is None:
@@ -189,13 +190,21 @@ class Training:
             print(f"Running reward {running:.1f} after {self.episode} episodes, {self.steps:,} steps, {seconds:.1f} s")
         print(f"Weights and episodes.csv: {self.folder} | Curve: {self.config.image_file('.png')}")
         if self.interrupted:
-            print(f"To go on: {command_line('--train', '--resume')}")
+            again = ["--test"] if self.config.test else []  # it is what --record films
+            print(f"To go on: {command_line('--train', '--resume', *again)}")
         else:
             print(f"To watch it play: {command_line('--test')}")
 
     def _save_weights(self) -> None:
-        if not self.best_of:
-            self.agent.save(self.folder, self.config.hdf5)
+        self.agent.save(self.folder, self.config.hdf5)
+        self.saved = True
+
+    def _kept(self) -> str:
+        """What a run that can't go on has left."""
+        if not weights.exist(self.folder):
+            return "nothing was saved yet"
+        whose = "last good weights are" if self.saved else "weights of an earlier run are still"
+        return f"the {whose} in {self.folder}"
 
     def _interrupt(self, *_):
         if self.interrupted:
@@ -223,7 +232,7 @@ class Training:
         for episode, steps, *rest in rows.tolist():
             self.rows.append([int(episode), int(steps), *rest])
         self.episode, self.steps = self.rows[-1][:2] if self.rows else (0, 0)
-        self.best = max(self._after_batches(), default=-np.inf)
+        self.best = float(arrays.get("best", -np.inf))
         if "updates" in arrays:  # not in a run of an older version
             self.updates, self.reports = json.loads(arrays["updates"].item())
 

@@ -212,7 +212,7 @@ class SAC:
         Algorithm 6.28 prints it with tau = 1 - soft_tau, the part of target_net that stays.
         """
         for target_param, param in zip(target_net.trainable_weights, net.trainable_weights, strict=True):
-            target_param.assign(soft_tau * param + (1 - soft_tau) * target_param)  # Algorithm 6.28
+            target_param.assign(soft_tau * param + (1 - soft_tau) * target_param)  # Algorithm 6.28, 1 - tau: soft_tau
         return target_net
 
     def target_q(self, reward, next_state, done, gamma, noise):
@@ -297,7 +297,7 @@ class SAC:
         noise = self.rng.standard_normal((steps, 2, batch_size, self.policy_net.num_actions), np.float32)
         kappa = -self.policy_net.num_actions if target_entropy is None else target_entropy
         most = np.log(2 * self.policy_net.action_range).sum()  # of actions that are all equally likely
-        if auto_entropy and kappa >= most:
+        if auto_entropy and not kappa < most:  # nor if it is no number
             raise UserError(f"the target entropy must be below {most:.2f}, that of random actions, not {kappa:g}")
         progress = min(self.replay_buffer.position / self.total_steps, 1) if self.total_steps else 0
         settings = (np.float32(x) for x in (kappa, reward_scale, gamma, soft_tau, progress))

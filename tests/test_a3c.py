@@ -626,12 +626,18 @@ def test_a_run_that_is_over_is_not_trained_on(tmp_path):
     np.testing.assert_array_equal(again.theta, before.theta)
 
 
-def test_a_resumed_worker_does_not_repeat_its_exploration(tmp_path, monkeypatch):
+def test_a_resumed_worker_repeats_neither_its_exploration_nor_its_starts(tmp_path, monkeypatch):
     _, (before,) = run(tmp_path, steps=500, hidden=(8,))
     drawn = []
-    monkeypatch.setattr(Worker, "work", lambda self, *_: drawn.append(self.AC.rng.random()))
+
+    def draw(worker, *_):
+        drawn.extend(rng.random() for rng in (worker.AC.rng, worker.env.unwrapped.np_random))
+
+    monkeypatch.setattr(Worker, "work", draw)
     run(tmp_path, steps=500, hidden=(8,), resume=True)
-    assert drawn == [before.AC.rng.random()]
+    resumed, drawn = drawn, []
+    draw(before)
+    assert resumed == drawn
 
 
 @pytest.mark.parametrize("hdf5", [False, True])

@@ -278,6 +278,39 @@ def test_what_tensorflow_makes_of_a_second_ctrl_c_is_one_still(tmp_path):
     assert (config.model_folder / "actor.npz").exists() and not (config.model_folder / "resume.npz").exists()
 
 
+def test_a_run_that_is_stopped_at_once_leaves_an_earlier_ones_files_together(tmp_path, capsys):
+    """Weights of its own beside the other's config.json, tables and resume.npz would be of two runs."""
+    config = Options(train=True, env="CartPole-v1", steps=9, out=tmp_path)
+    agent = types.SimpleNamespace(save=lambda folder, hdf5: (folder / "actor.npz").write_text(config.out.name))
+    config.model_folder.mkdir(parents=True)
+    (config.model_folder / "actor.npz").write_text("earlier")
+    for saves_before, kept in (False, "weights of an earlier run are still"), (True, "last good weights are"):
+        with pytest.raises(KeyboardInterrupt), Training(config, agent) as run:
+            if saves_before:
+                run.save()
+                (config.model_folder / "actor.npz").write_text("older")
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        assert capsys.readouterr().out == f"Stopped at once; the {kept} in {config.model_folder}\n"
+        assert (config.model_folder / "actor.npz").read_text() == (tmp_path.name if saves_before else "earlier")
+
+
+@pytest.mark.parametrize(
+    "error, kind, message",
+    [
+        (PermissionError(13, "Permission denied"), UserError, r"^can't read .*resume\.npz \(Permission denied\)$"),
+        (MemoryError("3 GiB"), MemoryError, "^3 GiB$"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_read_now_is_not_called_damaged(tmp_path, monkeypatch, error, kind, message):
+    def load(*_, **__):
+        raise error
+
+    monkeypatch.setattr(np, "load", load)
+    with pytest.raises(kind, match=message):
+        checkpoint.load(tmp_path / "resume.npz")
+
+
 def test_a_file_that_cannot_be_written_ends_no_run(tmp_path, monkeypatch, capsys):
     """As on Windows while another program has the table open; the weights are written all the same."""
     config = Options(train=True, env="CartPole-v1", steps=9, out=tmp_path)

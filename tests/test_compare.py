@@ -1,6 +1,7 @@
 """Runs made by hand against a band made by hand, and the command."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -69,6 +70,23 @@ def test_a_run_under_way_is_compared_as_far_as_it_has_come():
     place = BAND.place(run([100, 250, 320, 499], [0, 2, 9, 3.5]))
     expected = "within the band at 50% of 4 points, below at 25%, above at 25%; after 499 steps within: 3.5"
     assert place == f"mine: {expected} (band 3.0 to 7.0)"
+
+
+def test_the_guide_says_how_far_out_is_normal():
+    """Each of the five seeds of a band, held against the other four."""
+    within, below = [], []
+    for path in sorted(ROOT.glob("*/bands/*.csv")):
+        _, *seeds = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2).T
+        for i, mine in enumerate(seeds if len(seeds) == 5 else []):
+            others = np.delete(seeds, i, 0)
+            below.append((mine < others.min(0)).mean())
+            within.append(((mine >= others.min(0)) & (mine <= others.max(0))).mean())
+    numbers = [f"{share:.0%}" for share in (np.median(within), min(within), max(below))]
+    for page in "guide.md", "guide.zh-CN.md":
+        (line,) = re.findall(
+            r"^(?:How far out is normal|偏出多少算正常).*\n?.*", (ROOT / "docs" / page).read_text("utf-8"), re.M
+        )
+        assert re.findall(r"\d+%", line) == numbers
 
 
 def test_a_run_longer_than_the_band_is_held_against_its_end():

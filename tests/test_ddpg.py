@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from conftest import Ends
 
-from common import environments
+from common import checkpoint, environments
+from common.command import UserError
 from ddpg.agent import DDPG
 from ddpg.main import Config, train
 
@@ -141,7 +142,7 @@ def test_targets_begin_as_copies():
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_fused_steps_equal_the_same_steps_one_by_one(batch_norm):
-    agents = [make(batch_norm=batch_norm, tau=0.1, lr_a=0.1, lr_c=0.1, seed=4) for _ in range(2)]
+    agents = [make(batch_norm=batch_norm, tau=0.1, lr_a=0.1, lr_c=0.05, seed=4) for _ in range(2)]
     for agent in agents:
         agent.actor_opt.epsilon = agent.critic_opt.epsilon = 1.0  # Adam's steps then grow with the gradients
         scatter(agent)
@@ -157,6 +158,38 @@ def test_fused_steps_equal_the_same_steps_one_by_one(batch_norm):
     assert report == pytest.approx(expected, rel=1e-4)
     for a, b in zip(all_weights(fused), all_weights(single), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
+
+
+def test_the_averages_of_batch_normalisation_are_saved_and_resumed(tmp_path):
+    agent, resumed, loaded = (make(batch_norm=True, seed=seed) for seed in range(3))
+    remember(agent, 100)
+    agent.learn(3)
+    checkpoint.restore(checkpoint.collect(agent=agent), "a run", agent=resumed)
+    agent.save(tmp_path)
+    loaded.load(tmp_path)
+    assert len(agent.critic.nontrainable_weights) == 2
+    for other in resumed, loaded:
+        for weight, expected in zip(all_weights(other), all_weights(agent), strict=True):
+            np.testing.assert_array_equal(weight, expected)
+
+
+@pytest.mark.parametrize("settings, what", [(dict(hidden=(8, 7)), "actor/2"), (dict(memory_capacity=50), "memory")])
+def test_a_checkpoint_of_other_sizes_is_refused_and_changes_nothing(settings, what):
+    agent, other = make(), make(**settings)
+    remember(agent, 20)
+    before = {name: array.copy() for name, array in checkpoint.collect(agent=other).items()}
+    with pytest.raises(UserError, match=f"^a run is of a run with other settings: agent/{what} differs$"):
+        checkpoint.restore(checkpoint.collect(agent=agent), "a run", agent=other)
+    for name, array in checkpoint.collect(agent=other).items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_first_weights_are_orthogonal_and_the_first_actions_small():
+    agent = make(hidden=(64, 64))
+    for net, last_gain in (agent.actor, 0.01), (agent.critic, 1.0):
+        for W, gain in zip(net.all_weights[::2], (2**0.5, 2**0.5, last_gain), strict=True):
+            W = W.numpy() if W.shape[0] >= W.shape[1] else W.numpy().T
+            np.testing.assert_allclose(W.T @ W / gain**2, np.eye(len(W.T)), atol=1e-4)
 
 
 def test_settings_take_effect_after_the_first_update():
@@ -262,7 +295,7 @@ def test_main_remembers_true_ends_last_states_and_learns_when_due(tmp_path, caps
 
     agent.get_action = get_action
     agent.learn = lambda steps: learned.append((agent.pointer, steps))
-    train(Config(episodes=4, out=tmp_path, start_steps=6, update_every=4), agent, Ends(gym.spaces.Box(-RANGE, RANGE)))
+    train(Config(episodes=4, out=tmp_path, start_steps=8, update_every=4), agent, Ends(gym.spaces.Box(-RANGE, RANGE)))
     rows = agent.memory[: agent.pointer]
     steps = [(e, t) for e in range(4) for t in range(3 if e % 2 == 0 else 5)]
     np.testing.assert_array_equal(rows[:, :2], steps)

@@ -130,6 +130,14 @@ def test_replay_larger_than_memory_is_refused_with_its_size():
         memory.zeros(10**12, 9)
 
 
+@pytest.mark.parametrize("rows", [10**18, 10**20])
+def test_a_memory_larger_than_any_array_is_refused_where_the_machine_does_not_say_its_own(monkeypatch, rows):
+    """As Windows does not."""
+    monkeypatch.delattr("os.sysconf", raising=False)
+    with pytest.raises(UserError, match=f"^a replay memory of {rows:,} transitions needs .* GiB, more than there is$"):
+        memory.zeros(rows, 9)
+
+
 # updates
 
 

@@ -28,7 +28,7 @@ from a3c.agent import ACNet
 from acktr import main as acktr
 from common import environments, pixels, weights
 from common.command import UserError, keywords
-from common.players import Players, Tables
+from common.players import Path, Players, Tables
 from common.pong import Differences, Pong, binary
 from common.progress import Training
 from common.sparse import ragged, sparse_matmul
@@ -558,6 +558,34 @@ def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path):
     np.testing.assert_array_equal(run_training(tmp_path / "b", 4, workers=1, resume=True), whole)
 
 
+def test_no_two_games_of_a_run_begin_alike(tmp_path, monkeypatch):
+    played = []
+
+    class Recorder:
+        def __init__(self, env_id, count):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def play(self, policy, seeds):
+            for seed in seeds:
+                played.append(seed)
+                state = random_states(1)[0]
+                yield Path([state], [0], [1.0], state, True, (1.0, 1))
+
+    monkeypatch.setattr("common.players.Players", Recorder)
+    for seed in 0, 1:
+        settings = dict(steps=None, episodes=6, batch_size=3, hidden=(4,), workers=2, solved=None, seed=seed)
+        config = Config(train=True, env="Pong-v0", out=tmp_path, **settings)
+        env, agent = make_agent(config)
+        train_side_by_side(config, agent, env)
+    assert len({*played}) == len(played) == 12
+
+
 def test_the_best_weights_stay(tmp_path):
     """Batches of two: the running reward after the second is the highest, those after the third are not kept."""
     config = Config(train=True, env="Pong-v0", out=tmp_path, hidden=(4,))
@@ -594,18 +622,20 @@ def test_the_best_weights_that_can_be_written_stay(tmp_path, monkeypatch, capsys
     assert agent.actor.all_weights[-1].numpy()[0] == 2
 
 
-def test_the_best_weights_stay_when_a_run_is_resumed(tmp_path):
+@pytest.mark.parametrize("best_of, kept", [(2, 0), (0, 1)])
+def test_the_best_weights_stay_when_a_run_is_resumed(tmp_path, best_of, kept):
+    """A run that kept its last ones, as with --workers 0, has no best ones."""
     config = Config(train=True, env="Pong-v0", out=tmp_path, hidden=(4,))
     for mark, rewards in enumerate([(-5, -5), (-20, -20)]):
         env, agent = make_agent(config)
-        with Training(config, agent, env, best_of=2) as run:
+        with Training(config, agent, env, best_of=2 if mark else best_of) as run:
             agent.actor.all_weights[-1].assign(np.full(3, mark))
             for reward in rewards:
                 run.log(reward, 1000)
             assert run.goes_on()
         config = Config(train=True, resume=True, env="Pong-v0", out=tmp_path, hidden=(4,))
     agent.load(config.model_folder)
-    assert agent.actor.all_weights[-1].numpy()[0] == 0
+    assert agent.actor.all_weights[-1].numpy()[0] == kept
 
 
 def test_a_run_without_a_game_leaves_no_weights(tmp_path):

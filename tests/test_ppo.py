@@ -62,24 +62,32 @@ def test_ratio_is_joint_over_action_dimensions():
     assert abs(agent.train_actor(state, action, adv, old).numpy() - printed) > 1e-3
 
 
-def test_gradient_step_follows_finite_differences():
-    """The loss falls along the step by what central differences of the NumPy loss predict."""
-    agent, (state, action, adv) = make(lr_a=1e-3), batch()
-    old_mean, old_log_std = agent.actor(state).numpy() + 0.3, agent.log_std.numpy() + 0.2
+@pytest.mark.parametrize("method", ["clip", "penalty"])
+def test_the_gradient_is_that_of_finite_differences(method, monkeypatch):
+    """Of the loss by SciPy, with KL and the bonus for entropy, in a bias of the means and in the deviations."""
+    agent, (state, action, adv) = make(method, lam=0.7, entropy=0.3), batch()
+    old_mean, old_log_std, old = agent.actor(state).numpy() + 0.3, agent.log_std.numpy() + 0.2, shifted(agent, state)
 
-    def loss(log_std):
-        mean = agent.actor(state).numpy()
-        new, old = (
-            stats.norm.logpdf(action, m, np.exp(s)).sum(1) for m, s in ((mean, log_std), (old_mean, old_log_std))
-        )
-        ratio = np.exp(new - old)
-        return -np.mean(np.minimum(ratio * adv, np.clip(ratio, 0.8, 1.2) * adv))
+    def loss(variable, value):
+        variable.assign(value)
+        mean, log_std = agent.actor(state).numpy().astype(float), agent.log_std.numpy().astype(float)
+        std, old_std = np.exp(log_std), np.exp(old_log_std)
+        ratio = np.exp((stats.norm.logpdf(action, mean, std) - stats.norm.logpdf(action, old_mean, old_std)).sum(1))
+        if method == "clip":
+            surrogate = np.minimum(ratio * adv, np.clip(ratio, 0.8, 1.2) * adv)
+        else:
+            kl = np.log(std / old_std) + (old_std**2 + (old_mean - mean) ** 2) / (2 * std**2) - 0.5
+            surrogate = ratio * adv - 0.7 * kl.sum(1)
+        return -np.mean(surrogate) - 0.3 * stats.multivariate_normal.entropy(np.zeros(2), np.diag(std**2))
 
-    before, step = agent.log_std.numpy(), 1e-4
-    slope = [(loss(before + step * e) - loss(before - step * e)) / (2 * step) for e in np.eye(2)]
-    agent.train_actor(state, action, adv, shifted(agent, state))
-    moved = agent.log_std.numpy() - before
-    np.testing.assert_allclose(moved, -1e-3 * np.sign(slope), rtol=1e-3)  # Adam's first step: lr against the sign
+    seen = []
+    monkeypatch.setattr(agent.actor_opt, "apply", seen.append)
+    agent.train_actor(state, action, adv, old)
+    for variable, gradient in zip(agent.actor_weights[-2:], seen[0][-2:], strict=True):
+        start, steps = variable.numpy(), 1e-3 * np.eye(2)
+        slope = [(loss(variable, start + step) - loss(variable, start - step)) / 2e-3 for step in steps]
+        variable.assign(start)
+        np.testing.assert_allclose(gradient, slope, rtol=0.02, atol=1e-3)
 
 
 def test_critic_loss_is_equation_5_34():

@@ -1,5 +1,7 @@
 """--ray: workers in processes of their own, on a cluster of two nodes, and what happens when one dies."""
 
+import contextlib
+import importlib
 import os
 import re
 import subprocess
@@ -9,6 +11,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from ray.cluster_utils import Cluster
+
+from common import cluster as cluster_module
 
 MORTAL = """
 import os, pathlib, signal, time
@@ -137,6 +141,54 @@ def test_what_is_no_number_ends_the_run_and_is_not_saved(cluster, tmp_path, env_
     kept = f"the last good weights are in {model}" if saved else "nothing was saved yet"
     assert re.fullmatch(rf"error: {error} at step \d+; {re.escape(kept)}\n", result.stderr)
     assert all(np.isfinite(array).all() for file in saved.values() for array in file.values())
+
+
+class Agent:
+    """Learns nothing."""
+
+    def update(self, *_):
+        return {}
+
+    def save(self, *_):
+        pass
+
+
+class Remote:
+    """In place of `cluster.RemoteWorker` and `cluster.Master`: a hundred steps a call, an episode."""
+
+    def __init__(self, *arguments):
+        self.made.append(arguments[-1])
+
+    def collect(self, agent, n_steps):
+        return None, None, None, None, [(1.0, 100)]
+
+    def follow(self, agent):
+        return [(1.0, 100, [])]
+
+
+@pytest.mark.parametrize("algorithm", ["a2c", "a3c"])
+def test_a_resumed_run_seeds_its_remote_workers_anew(tmp_path, monkeypatch, algorithm):
+    main = importlib.import_module(f"{algorithm}.main")
+    monkeypatch.setattr(Remote, "made", [], raising=False)
+    for name, stub in dict(RemoteWorker=Remote, Master=Remote, connect=lambda *_: contextlib.nullcontext()).items():
+        monkeypatch.setattr(cluster_module, name, stub)
+    for resume in False, True:
+        config = main.Config(train=True, env="CartPole-v1", out=tmp_path, ray="here", steps=200 + resume, resume=resume)
+        workers = ([5, 1005],) if algorithm == "a2c" else ({}, [dict(name="Worker_0", seed=5)])
+        main.train_on_ray(config, Agent(), *workers)
+    seeds = [each["seed"] if algorithm == "a3c" else each for made in Remote.made for each in made]
+    assert len({*seeds}) == len(seeds) == (4 if algorithm == "a2c" else 2)
+
+
+def test_no_two_processes_explore_alike(monkeypatch):
+    """Three environments on two cores: two of them act with the first copy of the agent."""
+    monkeypatch.setattr(cluster_module, "cores", lambda: ["one", "two"])
+    monkeypatch.setattr(cluster_module, "actors", lambda cls, arguments: arguments)
+    nodes = cluster_module.RemoteWorker(None, None, dict(seed=0, gamma=0.9), "CartPole-v1", [1, 2, 3]).nodes
+    assert [(node["seeds"], node["settings"]) for node in nodes] == [
+        ([1, 2], dict(seed=1, gamma=0.9)),
+        ([3], dict(seed=3, gamma=0.9)),
+    ]
 
 
 def test_no_cluster_at_the_address(tmp_path):

@@ -173,6 +173,14 @@ def test_alpha_is_greater_than_0(alpha):
         agent.alpha = alpha
 
 
+def test_first_weights_are_orthogonal_and_the_first_actions_small():
+    agent = SAC(3, 2, ReplayBuffer(10), 64, RANGE)
+    for net, last_gain in (agent.soft_q_net1, 1.0), (agent.soft_q_net2, 1.0), (agent.policy_net, 3e-3):
+        for W, gain in zip(net.all_weights[::2], (2**0.5, 2**0.5, last_gain), strict=True):
+            W = W.numpy() if W.shape[0] >= W.shape[1] else W.numpy().T
+            np.testing.assert_allclose(W.T @ W / gain**2, np.eye(len(W.T)), atol=1e-4)
+
+
 def test_the_target_entropy_is_below_that_of_random_actions():
     """Between -2 and 2 and between -1/4 and 1/4 all actions are equally likely at log(4) + log(1/2) = 0.69."""
     agent = SAC(3, 2, ReplayBuffer(10), 8, np.array([2, 0.25], np.float32))
@@ -180,6 +188,8 @@ def test_the_target_entropy_is_below_that_of_random_actions():
     agent.update(4, target_entropy=0.69)
     with pytest.raises(UserError, match=r"^the target entropy must be below 0\.69, that of random actions, not 0\.7$"):
         agent.update(4, target_entropy=0.7)
+    with pytest.raises(UserError, match=r"not nan$"):
+        agent.update(4, target_entropy=float("nan"))
     agent.update(4, auto_entropy=False, target_entropy=0.7)  # of which nothing is made then
 
 
