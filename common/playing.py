@@ -2,7 +2,10 @@
 
 import io
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import imageio
@@ -11,8 +14,9 @@ from PIL import Image
 
 from common import environments, weights
 from common.command import Options, UserError
+from common.weights import replacing
 
-GIF_BYTES = 1_000_000
+GIF_BYTES, GIF_FRAMES = 1_000_000, 3_000
 COLOURS = 64
 
 
@@ -41,19 +45,13 @@ def play(config: Options, get_action: Callable) -> list[float]:
         print(f"{config.env} can't be shown: it takes no render_mode")
     rewards, start = [], time.perf_counter()
     for episode in range(config.test_episodes):
-        state, _ = env.reset()
-        frames, episode_reward, done = [], 0.0, False
-        while not done:
-            if film_file and episode == 0:
-                frames.append(env.render())
-            state, reward, terminated, truncated, _ = env.step(get_action(state))
-            episode_reward += reward
-            done = terminated or truncated
-        if frames:
-            write_film(film_file, frames, env.metadata.get("render_fps", 30))
-        rewards.append(float(episode_reward))
+        film = film_file if episode == 0 else None
+        frames = _episode(env, get_action, rewards, pictures=film is not None)
+        if film:
+            write_film(film, frames, env.metadata.get("render_fps", 30))
+        deque(frames, maxlen=0)  # to its end: a film may have had enough before
         print(
-            f"Testing | Episode: {episode + 1}/{config.test_episodes} | Episode Reward: {episode_reward:.4f}"
+            f"Testing | Episode: {episode + 1}/{config.test_episodes} | Episode Reward: {rewards[-1]:.4f}"
             f" | Running Time: {time.perf_counter() - start:.4f}"
         )
     env.close()
@@ -61,17 +59,34 @@ def play(config: Options, get_action: Callable) -> list[float]:
     return rewards
 
 
-def write_film(path: Path, frames: list[np.ndarray], fps: int) -> None:
+def _episode(env, get_action: Callable, rewards: list[float], pictures: bool) -> Iterator[np.ndarray | None]:
+    """Play an episode, whose reward joins `rewards`; yields what there is to see before each step, or None."""
+    state, _ = env.reset()
+    episode_reward, done = 0.0, False
+    while not done:
+        yield env.render() if pictures else None
+        state, reward, terminated, truncated, _ = env.step(get_action(state))
+        episode_reward += reward
+        done = terminated or truncated
+    rewards.append(float(episode_reward))
+
+
+def write_film(path: Path, frames: Iterable[np.ndarray], fps: int) -> None:
     """Write frames, uint8 [height, width, 3] each, as .mp4, or as a .gif of half the size and frame rate.
 
-    A .gif has 64 colours and at most a million bytes, if one frame has no more: it ends early rather than get larger.
+    They are taken as they come: a game of Pong has a gigabyte of them. A .gif has 64 colours, 3,000 frames and a
+    million bytes at most, if one frame has no more: it ends early rather than get larger.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".gif":
-            path.write_bytes(_gif([_half(frame) for frame in frames[::2]], 2000 / fps))
-        else:
-            imageio.mimsave(path, frames, fps=fps, macro_block_size=2)
+        with replacing(path) as temporary:
+            if path.suffix == ".gif":
+                few = [_half(frame) for frame in islice(frames, 0, 2 * GIF_FRAMES, 2)]
+                temporary.write_bytes(_gif(few, 2000 / fps))
+            else:
+                with closing(imageio.get_writer(temporary, fps=fps, macro_block_size=2)) as film:  # at an error, too
+                    for frame in frames:
+                        film.append_data(frame)
     except OSError as error:
         raise UserError(f"can't write {path} ({error.strerror or error})") from None
 

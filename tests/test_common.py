@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tracemalloc
 import types
+import weakref
 from functools import partial
 
 import gym
@@ -770,7 +771,7 @@ def test_a_thin_line_is_still_there_in_a_gif_of_half_the_size(tmp_path, first):
 
 def test_a_gif_ends_before_it_has_a_million_bytes(tmp_path):
     """Noise, of which pictures of half the size have 15 KB each."""
-    frames = list(np.random.default_rng(0).integers(0, 256, (240, 300, 300, 3), np.uint8))
+    frames = list(np.random.default_rng(0).integers(0, 256, (160, 300, 300, 3), np.uint8))
     playing.write_film(tmp_path / "film.gif", frames, 20)
     assert 800_000 < (tmp_path / "film.gif").stat().st_size <= 1_000_000
 
@@ -780,6 +781,42 @@ def test_a_frame_too_large_for_a_gif_is_one_all_the_same(tmp_path, monkeypatch):
     frames = list(np.random.default_rng(0).integers(0, 256, (3, 40, 60, 3), np.uint8))
     playing.write_film(tmp_path / "film.gif", frames, 20)
     assert len(imageio.mimread(tmp_path / "film.gif")) == 1
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.gif"])
+def test_a_film_keeps_no_frame_of_full_size(tmp_path, name):
+    """Of a game of Pong there are 12,000, of 0.1 MB each."""
+    taken = []
+
+    def frames():
+        for i in range(20):
+            frame = np.full((40, 60, 3), 10 * i, np.uint8)
+            taken.append(weakref.ref(frame))
+            assert sum(each() is not None for each in taken) <= 2  # this one and the one before
+            yield frame
+
+    playing.write_film(tmp_path / name, frames(), 20)
+    assert len(taken) == 20 and len(imageio.mimread(tmp_path / name)) == (20 if name == "film.mp4" else 10)
+
+
+def test_a_gif_has_enough_and_the_episode_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(playing, "GIF_FRAMES", 3)
+    config = Options(env="CartPole-v1", test_episodes=2, record=tmp_path / "film.gif")
+    rewards = playing.play(config, lambda state: int(state[2] + state[3] > 0))
+    assert min(rewards) > 50 and len(imageio.mimread(config.record)) == 3
+
+
+def test_an_episode_that_is_stopped_leaves_the_film_before_it(tmp_path):
+    def frames():
+        yield np.zeros((40, 60, 3), np.uint8)
+        raise KeyboardInterrupt
+
+    for name in "film.mp4", "film.gif":
+        (tmp_path / name).write_text("earlier")
+        with pytest.raises(KeyboardInterrupt):
+            playing.write_film(tmp_path / name, frames(), 20)
+        assert (tmp_path / name).read_text() == "earlier"
+    assert len([*tmp_path.iterdir()]) == 2
 
 
 def test_films(tmp_path):
