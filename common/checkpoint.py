@@ -19,7 +19,7 @@ from common.environments import Replayable
 from common.vectors import Part
 from common.weights import replacing
 
-OURS = {"common", "reinforce", "ac", "a2c", "a3c", "trpo", "ppo", "acktr", "ddpg", "td3", "sac"}
+OURS = {"common", *(path.parent.name for path in Path(__file__).resolve().parents[1].glob("*/agent.py"))}
 NUMBERS = (np.ndarray, np.generic, int, float)
 
 

@@ -47,7 +47,7 @@ class Config(command.Options):
     eval_noise_scale: NotNegative = 0.2
     """sigma of Eq. (6.16), as a part of the action range; c is twice that."""
     policy_target_update_interval: Count = 2
-    """d of Algorithm 6.27: critic steps for each step of the policy; 1 switches the delay off."""
+    """d of Algorithm 6.27: critic steps for each step of the policy and the targets; 1 switches the delay off."""
     single_q: bool = False
     """One critic instead of the twins of Eq. (6.14)."""
     no_smoothing: bool = False

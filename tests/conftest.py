@@ -6,6 +6,8 @@ import sys
 import types
 from pathlib import Path
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as commands have it whose networks may have convolutions
+
 import gym
 import numpy as np
 import pytest

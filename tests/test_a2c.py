@@ -394,6 +394,7 @@ def test_save_and_load_bring_back_the_statistics_too(tmp_path, hdf5):
     agent, other = make(seed=1), make(seed=2)
     agent.update(*batch(agent))
     agent.save(tmp_path, hdf5)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".hdf5" if hdf5 else ".npz"}
     other.load(tmp_path)
     state = np.ones(3)
     np.testing.assert_array_equal(other.get_action(state, greedy=True), agent.get_action(state, greedy=True))

@@ -306,10 +306,17 @@ def test_unknown_critic_is_refused():
         make(critic="sarsa")
 
 
+def test_both_networks_have_the_units_that_are_asked_for():
+    agent = make(hidden=(8, 5))
+    for part, n_out in (agent.actor, 2), (agent.critic, 1):
+        assert [tuple(W.shape) for W in part.model.all_weights[::2]] == [(3, 8), (8, 5), (5, n_out)]
+
+
 @pytest.mark.parametrize("hdf5", [False, True])
 def test_save_and_load(tmp_path, hdf5):
     agent, other = make(seed=1), make(seed=2)
     agent.save(tmp_path, hdf5)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".hdf5" if hdf5 else ".npz"}
     other.load(tmp_path)
     other.get_action(STATE)
     np.testing.assert_array_equal(other.actor.policy(STATE), agent.actor.policy(STATE))

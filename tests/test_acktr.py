@@ -517,11 +517,21 @@ def test_a_mean_through_tanh_stays_within_the_bounds():
         np.testing.assert_allclose(agent.policy(np.ones(3)), size, atol=2.0 if kind[1] is None else 1e-6)
 
 
+def test_an_update_inverts_with_the_agents_damping():
+    agent = make(damping=0.04)
+    agent.update(*batch(agent))
+    for made in [*agent.actor_blocks, *agent.critic_blocks]:
+        pairs = (made.A, made.A_inverse), (made.S, made.S_inverse)
+        added = [np.diag(np.linalg.inv(i.numpy().astype(float)) - f.numpy()).mean() for f, i in pairs]
+        assert np.prod(added) == pytest.approx(0.04, rel=0.02)  # (root pi) (root / pi)
+
+
 @pytest.mark.parametrize("hdf5", [False, True])
 def test_save_and_load_bring_back_the_statistics_too(tmp_path, hdf5):
     agent, other = make(seed=1), make(seed=2)
     agent.update(*batch(agent))
     agent.save(tmp_path, hdf5)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".hdf5" if hdf5 else ".npz"}
     other.load(tmp_path)
     state = np.ones(3)
     np.testing.assert_array_equal(other.get_action(state, greedy=True), agent.get_action(state, greedy=True))

@@ -138,7 +138,8 @@ def test_train_then_test_in_another_folder(command, tmp_path):
     model = tmp_path / "model/ppo/Pendulum-v1"
     with h5py.File(model / "actor.hdf5") as file:
         assert file["log_std"].shape == (1,)
-    assert json.loads((model / "config.json").read_text())["batch_size"] == 400
+    config = json.loads((model / "config.json").read_text())
+    assert (config["batch_size"], config["seed"]) == (400, 0)
     with open(model / "episodes.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["steps"]) for row in rows] == [200 * (i + 1) for i in range(12)]
@@ -328,14 +329,34 @@ def test_training_runs_as_the_flags_say(algorithm, flags, settings, main_with, m
         main_with(algorithm, "--train", *flags, "--running", 0.5)
 
 
-@pytest.mark.parametrize("algorithm", ["reinforce", "a2c", "a3c", "ppo"])
-@pytest.mark.parametrize("sampled", [[], ["--sampled"]])
+SAMPLED = [(name, ["--sampled"]) for name in ("reinforce", "a2c", "a3c", "ppo")]
+
+
+@pytest.mark.parametrize(
+    "algorithm, sampled", [*SAMPLED, *((name, []) for name in (*dict(SAMPLED), "ac", "acktr", "trpo"))]
+)
 def test_a_test_is_greedy_or_sampled(algorithm, sampled, main_with, monkeypatch):
     policies = []
     monkeypatch.setattr("common.playing.play", lambda config, policy: policies.append(policy))
     main_with(algorithm, "--test", "--env", "CartPole-v1", *sampled)
-    state = np.array([0.0, 0.1, 0.0, -0.1], np.float32)
-    assert len({int(policies[0](state)) for _ in range(200)}) == (2 if sampled else 1)
+    states = np.random.default_rng(0).uniform(-0.2, 0.2, (50, 4)).astype(np.float32)
+    assert any(len({int(policies[0](state)) for _ in range(20)}) == 2 for state in states) == bool(sampled)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_training_that_is_to_be_shown_needs_a_display(algorithm, main_with, monkeypatch):
+    monkeypatch.setattr("common.environments.has_display", lambda: False)
+    monkeypatch.setattr(f"{algorithm}.main.train", lambda *_: None)
+    with pytest.raises(cli.UserError, match="there is no display"):
+        main_with(algorithm, "--train", "--render", "--steps", 9)
+
+
+@pytest.mark.parametrize("algorithm", ["td3", "sac"])
+def test_the_memory_is_as_large_as_the_flag_says(algorithm, main_with, monkeypatch):
+    agents = []
+    monkeypatch.setattr(f"{algorithm}.main.train", lambda config, agent, env: agents.append(agent))
+    main_with(algorithm, "--train", "--replay-buffer-size", 77)
+    assert agents[0].replay_buffer.capacity == 77
 
 
 class Tables:

@@ -32,6 +32,8 @@ from common.normalising import Normaliser
 from common.progress import Training
 from common.quiet import quiet
 from ddpg.agent import DDPG
+from ppo.agent import PPO
+from trpo.agent import TRPO
 
 
 def network(units=5, act=tf.nn.tanh, scale=2.0):
@@ -649,6 +651,40 @@ def test_agent_and_environment_draw_from_different_streams(monkeypatch, tmp_path
     found = generators(handed, set()).values()
     streams = [str(each.bit_generator.seed_seq.entropy) for each in found]
     assert "3" in streams and len(streams) > 1 and len(set(streams)) == len(streams)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_another_seed_is_another_run_for_all_that_draws(monkeypatch, tmp_path, algorithm):
+    main, streams, first = importlib.import_module(f"{algorithm}.main"), [], []
+    for seed in "3", "4":
+        handed = []
+        monkeypatch.setattr(main, "train", lambda *arguments, handed=handed: handed.extend(arguments[1:]))
+        monkeypatch.setattr(sys, "argv", ["main.py", "--train", "--seed", seed, "--out", str(tmp_path)])
+        main.main()
+        streams.append({str(each.bit_generator.seed_seq.entropy) for each in generators(handed, set()).values()})
+        handed[0].save(tmp_path / seed)
+        files = [np.load(path) for path in sorted((tmp_path / seed).glob("*.npz"))]
+        first.append([file[key] for file in files for key in file.files if key.endswith("/weights")])
+    assert not streams[0] & streams[1]
+    assert first[0] and all((other != W).any() for W, other in zip(*first, strict=True))
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [
+        lambda: A2C(3, 2, np.ones(2, np.float32), hidden=(4,)),
+        lambda: ACKTR(3, 2, np.ones(2, np.float32), hidden=(4,)),
+        lambda: ACNet("net", 3, 2, np.ones(2, np.float32), hidden=(4,)),
+        lambda: PPO(3, 2, np.ones(2, np.float32), hidden=(4,)),
+        lambda: TRPO(3, 2, np.ones(2, np.float32), hidden=(4,)),
+        lambda: DDPG(2, 3, np.ones(2, np.float32), hidden=(4,), var=0.01, memory_capacity=9),
+    ],
+)
+def test_each_dimension_has_its_own_noise(agent):
+    agent = agent()
+    act = agent.act if isinstance(agent, TRPO) else agent.get_action
+    actions = np.array([act(np.zeros(3)) for _ in range(2000)])
+    assert abs(np.corrcoef(actions.T)[0, 1]) < 0.1
 
 
 # normalising

@@ -104,8 +104,9 @@ def learn(agent, steps):
 # memory
 
 
-def test_replay_is_a_ring_of_float32():
-    buffer = ReplayBuffer(3)
+@pytest.mark.parametrize("algorithm", ["td3", "sac"])
+def test_replay_is_a_ring_of_float32(algorithm):
+    buffer = importlib.import_module(f"{algorithm}.agent").ReplayBuffer(3)
     for i in range(5):
         buffer.push(np.full(2, i), np.full(1, 10 * i), 100 * i, np.full(2, i + 0.5), i == 4)
     assert len(buffer) == 3
@@ -207,7 +208,8 @@ def test_end_and_time_limit_are_told_apart_in_the_memory(algorithm, tmp_path):
 @pytest.mark.parametrize("algorithm", ["td3", "sac"])
 def test_main_hands_its_settings_over(algorithm, tmp_path, monkeypatch):
     numbers = dict(batch_size=7, gamma=0.11, soft_tau=0.13, reward_scale=0.17, start_steps=8, update_every=4)
-    numbers |= dict(eval_noise_scale=0.19, explore_noise_scale=0.23) if algorithm == "td3" else {}
+    own = dict(eval_noise_scale=0.19, explore_noise_scale=0.23) if algorithm == "td3" else dict(target_entropy=-0.7)
+    numbers |= own
     config, agent, _ = build(algorithm, episodes=4, out=tmp_path, **numbers)
     updates, explored, sampled = [], [], []
     signature = inspect.signature(agent.update)
@@ -225,7 +227,7 @@ def test_main_hands_its_settings_over(algorithm, tmp_path, monkeypatch):
     object.__setattr__(agent.policy_net, "sample_action", lambda: sampled.append(0) or np.zeros(1, np.float32))
     importlib.import_module(f"{algorithm}.main").train(config, agent, Tour())
     expected = dict(batch_size=7, reward_scale=0.17, gamma=0.11, soft_tau=0.13, steps=4)
-    expected |= dict(eval_noise_scale=0.19) if algorithm == "td3" else dict(auto_entropy=True, target_entropy=None)
+    expected |= dict(eval_noise_scale=0.19) if algorithm == "td3" else dict(auto_entropy=True, target_entropy=-0.7)
     assert updates == [{"position": n, **expected} for n in (8, 12, 16)]
     assert len(sampled) == 8  # in episodes 0 and 1
     scale = (0.23,) if algorithm == "td3" else ()
@@ -298,6 +300,7 @@ def learned():
 def test_save_and_load(algorithm, hdf5, learned, tmp_path):
     agent = learned(algorithm)
     agent.save(tmp_path, hdf5)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".hdf5" if hdf5 else ".npz"}
     _, other, _ = build(algorithm, seed=2)
     other.load(tmp_path)
     for a, b in zip(all_weights(agent), all_weights(other), strict=True):

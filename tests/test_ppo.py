@@ -399,6 +399,7 @@ def test_save_and_load_bring_back_everything_that_acts(tmp_path, hdf5):
     agent, other = make(seed=1), make(seed=2)
     agent.log_std.assign([0.4, -0.6])
     agent.save(tmp_path, hdf5)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".hdf5" if hdf5 else ".npz"}
     other.load(tmp_path)
     assert other.log_std.numpy().tolist() == agent.log_std.numpy().tolist()
     np.testing.assert_array_equal(other.std, np.exp(agent.log_std.numpy()))

@@ -245,6 +245,7 @@ def test_unknown_baseline_is_refused():
 def test_save_and_load(tmp_path, hdf5):
     agent, other = (make(seed=seed) for seed in (1, 2))
     agent.save(tmp_path, hdf5)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".hdf5" if hdf5 else ".npz"}
     other.load(tmp_path)
     states = np.eye(3, dtype=np.float32)
     np.testing.assert_array_equal(other.policy(states), agent.policy(states))

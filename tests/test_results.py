@@ -277,6 +277,27 @@ def test_each_shipped_band_reads_back_and_is_of_the_default_command(folder, env)
         assert budget - length <= band.steps[-1] <= budget + length
 
 
+MEANWHILE = {  # what has changed since, and changes nothing that was learnt until then
+    ("a2c", "PongPresent-v0"): {"steps"},
+    ("ddpg", "HalfCheetahBulletEnv-v0"): {"steps"},
+    ("ac", "Acrobot-v1"): {"solved"},
+    ("reinforce", "Acrobot-v1"): {"solved"},
+}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("*/pretrained/*/config.json")), ids=lambda path: "-".join(path.parts[-4:-1:2])
+)
+def test_presets_are_those_of_the_shipped_runs(path):
+    folder, env, then = path.parts[-4], path.parts[-2], json.loads(path.read_text())
+    main = importlib.import_module(f"{folder}.main")
+    preset = main.PRESETS.get(env.removesuffix(environments.NO_UNHEALTHY), {})
+    now = json.loads(json.dumps(main.Config(**{"env": env, **preset}).run_settings()))
+    both = (then.keys() & now.keys()) - {"seed"} - MEANWHILE.get((folder, env), set())
+    both -= {"workers"} if folder in ("reinforce", "a3c", "ppo", "trpo") else set()  # those are of the machine
+    assert {name: then[name] for name in both} == {name: now[name] for name in both}
+
+
 @pytest.mark.parametrize(("folder", "env"), results.CELLS)
 def test_each_cell_has_the_weights_of_seed_0_and_a_card(folder, env):
     config = json.loads((ROOT / folder / "pretrained" / env / "config.json").read_text())
@@ -286,7 +307,7 @@ def test_each_cell_has_the_weights_of_seed_0_and_a_card(folder, env):
     assert config["card"]["command"] == f"python {folder}/main.py --train --env {env} --seed 0"
 
 
-ELSEWHERE = ["CartPole-v1", "Pendulum-v1", "Pong-v0", "PongPresent-v0"]  # test_commands.py and test_pong.py play these
+ELSEWHERE = ["Pong-v0", "PongPresent-v0"]  # test_pong.py plays these
 SCATTERED = {("ddpg", results.WALKER): 150, ("ddpg", results.ANT): 1500}  # three episodes are far from the mean
 
 
@@ -312,7 +333,7 @@ def test_what_is_shipped_swings_lands_walks_and_runs(folder, env, monkeypatch, t
     config = json.loads((shipped / "config.json").read_text())
     run = folder, env, str(config["seed"])
     (reward,) = (float(line["reward"]) for line in LINES if (line["folder"], line["env"], line["seed"]) == run)
-    slack = SCATTERED.get((folder, env), 150 if env == "Acrobot-v1" else 0.4 * reward)
+    slack = SCATTERED.get((folder, env), 150 if env in ("Acrobot-v1", "Pendulum-v1") else 0.4 * reward)
     assert mean > reward - slack
     assert config["env"] == env
     most = 1e6 if env in (results.CHEETAH, results.ANT) else 3e5

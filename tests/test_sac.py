@@ -145,6 +145,7 @@ def test_first_actions_are_uniform_within_the_bounds():
     actions = np.array([policy.sample_action() for _ in range(5000)])
     np.testing.assert_allclose(actions.mean(0), 0, atol=0.05)
     np.testing.assert_allclose(actions.std(0), RANGE / 3**0.5, rtol=0.03)
+    assert abs(np.corrcoef(actions.T)[0, 1]) < 0.06  # each dimension for itself
     assert (np.abs(actions) <= RANGE).all() and actions.dtype == np.float32
 
 

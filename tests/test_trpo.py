@@ -203,6 +203,14 @@ def test_cg_solves_as_scipy_does():
     np.testing.assert_allclose(x, scipy.linalg.solve(A, b), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("iters, x", [(1, [0.4, 0.4]), (2, [1.0, 0.25])])
+def test_cg_takes_as_many_steps_as_it_is_told(iters, x):
+    """A = diag(1, 4), b = (1, 1): first (b'b / b'Ab) b = 2/5 b, then the solution."""
+    A = tf.constant([[1.0, 0.0], [0.0, 4.0]])
+    found = make(cg_iters=iters).cg(lambda v: tf.linalg.matvec(A, v), tf.constant([1.0, 1.0]))
+    np.testing.assert_allclose(found, x, rtol=1e-5)
+
+
 def test_full_step_is_the_best_on_the_quadratic_model_5_29_5_30():
     """No direction of 20,000 random ones gains more within (1/2) d'Hd <= delta."""
     agent = make(damping=0.1, cg_iters=50)
@@ -576,6 +584,7 @@ def test_save_and_load_bring_back_the_log_std_too(tmp_path, hdf5):
     agent.log_std.assign([0.4, -0.6])
     agent._refresh()
     agent.save(tmp_path, hdf5)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".hdf5" if hdf5 else ".npz"}
     other.load(tmp_path)
     np.testing.assert_array_equal(agent.get_pi_params(), other.get_pi_params())
     action, _, _, mean, _ = agent.get_action(np.ones(3), greedy=True)

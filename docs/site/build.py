@@ -138,7 +138,7 @@ class Site:
         """Write a page in the frame that all have."""
         words, own = WORDS[language], self.path(language, page)
         root = os.path.relpath(".", PurePosixPath(own).parent)
-        other = self.path("en" if language == "zh" else "zh", page)
+        other = self.path("en" if language == "zh" else "zh", "index.html" if page.startswith("source/") else page)
         if 'class="tex"' in body:
             scripts += f'<script src="{root}/katex/katex.min.js"></script>'
         title = plain(headings[0][2]) if headings else words["home"]

@@ -229,6 +229,7 @@ function page() {
       $("point").value = loaded.points.length - 1;
       $("point").disabled = loaded.points.length < 2;
       point();
+      $("sampled").disabled = game.policy.kind === "deterministic"; // DDPG's and TD3's draw nothing
       game.restart();
     });
   }
@@ -277,9 +278,10 @@ function page() {
   $("restart").addEventListener("click", () => game.restart());
   $("push-left").addEventListener("click", () => game.push(-game.env.kick));
   $("push-right").addEventListener("click", () => game.push(game.env.kick));
-  addEventListener("hashchange", () => choose(fromHash()));
+  addEventListener("hashchange", () => fromHash() && choose(fromHash()));
 
   stage.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's
     const keys = {
       ArrowLeft: () => game.push(-game.env.kick),
       ArrowRight: () => game.push(game.env.kick),
@@ -489,12 +491,13 @@ function page() {
     disc(context, colours.accent, ...at(now, values.length - 1), 4);
   }
 
+  // The policy that the address names, if it names one: the link to the text does not.
   function fromHash() {
-    const wanted = decodeURIComponent(location.hash.slice(1));
-    return Array.from($("run").options).some((option) => option.value === wanted) ? wanted : "ppo/CartPole-v1";
+    const wanted = location.hash.slice(1);
+    return Array.from($("run").options).some((option) => option.value === wanted) && wanted;
   }
 
-  choose(fromHash());
+  choose(fromHash() || "ppo/CartPole-v1");
   requestAnimationFrame(frame);
 }
 

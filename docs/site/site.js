@@ -7,12 +7,18 @@ const site = { index: null }; // index: [[place, title, text], ...], from search
 {
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const show = (theme) => (document.documentElement.dataset.theme = theme);
-  const kept = () => localStorage.getItem("theme");
+  const kept = (...theme) => {
+    try {
+      return theme.length ? localStorage.setItem("theme", ...theme) : localStorage.getItem("theme");
+    } catch {
+      return null; // a browser that keeps nothing
+    }
+  };
   show(kept() || (dark.matches ? "dark" : "light"));
   dark.addEventListener("change", () => kept() || show(dark.matches ? "dark" : "light"));
   site.toggle = () => {
     const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-    localStorage.setItem("theme", theme);
+    kept(theme);
     show(theme);
   };
 }
@@ -118,6 +124,9 @@ function searching(form) {
 addEventListener("DOMContentLoaded", () => {
   document.querySelector(".theme").addEventListener("click", site.toggle);
   searching(document.querySelector(".search"));
-  if (matchMedia("(max-width: 60rem)").matches) document.querySelector(".menu").open = false;
+  const narrow = matchMedia("(max-width: 60rem)"), menu = document.querySelector(".menu");
+  const fold = () => (menu.open = !narrow.matches);
+  narrow.addEventListener("change", fold);
+  fold();
   if (document.querySelector(".tex")) site.render();
 });

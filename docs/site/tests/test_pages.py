@@ -129,6 +129,32 @@ def test_both_languages(page, address, folder):
         assert page.url == f"{address}/{name}"
 
 
+def test_a_source_leads_to_the_start_of_the_other_language(page, address):
+    page.goto(f"{address}/source/ppo/agent.py.html")
+    page.click("text=中文")
+    assert page.url == f"{address}/zh/index.html"
+
+
+def test_the_menu_folds_where_there_is_no_room_for_it(page, address):
+    """Turning a tablet must not leave it folded, with nothing to unfold it."""
+    page.set_viewport_size({"width": 400, "height": 900})
+    page.goto(f"{address}/ppo/index.html")
+    assert not page.is_visible(".menu a >> nth=0")
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.wait_for_selector(".menu a >> nth=0")
+
+
+def test_a_browser_that_keeps_nothing_shows_all_the_same(page, address):
+    page.add_init_script(
+        "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('', 'SecurityError'); } })"
+    )
+    page.goto(f"{address}/ppo/index.html")
+    assert page.locator(".tex .katex").count() > 3
+    before = page.get_attribute("html", "data-theme")
+    page.click(".theme")
+    assert page.get_attribute("html", "data-theme") != before
+
+
 def test_light_and_dark(page, address):
     def paper():
         return page.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -90,6 +90,34 @@ def test_the_mouse_pushes(play):
             assert turn * way * right > 0, (run, way, turn)
 
 
+def test_what_moves_has_a_name(play):
+    for kind, count in ("slider", 4), ("combobox", 2), ("checkbox", 1):
+        found = play.get_by_role(kind)
+        names = [found.nth(i).evaluate("it => it.labels[0]?.innerText") for i in range(count)]
+        assert found.count() == count == len({*filter(None, names)}), (kind, names)
+
+
+def test_keys_of_the_browser_and_the_link_to_the_text_leave_the_game_alone(play):
+    choose(play, "sac/Pendulum-v1")
+    play.wait_for_function("play.game.steps > 3")
+    play.focus("#stage")
+    handled = """(settings) => !document.getElementById("stage").dispatchEvent(
+        new KeyboardEvent("keydown", { cancelable: true, ...settings }))"""
+    assert play.evaluate(handled, {"key": "r"})
+    assert not any(play.evaluate(handled, {"key": "r", name: True}) for name in ("ctrlKey", "metaKey", "altKey"))
+    play.evaluate("location.hash = '#text'")
+    play.wait_for_timeout(200)
+    assert play.input_value("#run") == "sac/Pendulum-v1"
+    play.evaluate("location.hash = '#a2c/CartPole-v1'")
+    play.wait_for_function("document.getElementById('run').value === 'a2c/CartPole-v1'")
+
+
+def test_a_policy_that_draws_nothing_says_so(play):
+    for run, none in ("td3/Pendulum-v1", True), ("sac/Pendulum-v1", False), ("ppo/CartPole-v1", False):
+        choose(play, run)
+        assert play.is_disabled("#sampled") == none, run
+
+
 def test_by_keyboard_alone(play):
     def reach(name):
         for _ in range(60):
