@@ -163,7 +163,13 @@ class Training:
         self.next_save = time.perf_counter() + max(SAVE_EVERY, 20 * took)
 
     def __exit__(self, kind, error, trace):
-        signal.signal(signal.SIGINT, self.handler)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is written now is written whole
+        try:
+            self._end(kind, error)
+        finally:
+            signal.signal(signal.SIGINT, self.handler)
+
+    def _end(self, kind, error) -> None:
         self.bar.close()
         try:
             if kind is None:

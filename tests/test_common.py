@@ -298,6 +298,20 @@ def test_a_run_that_is_stopped_at_once_leaves_an_earlier_ones_files_together(tmp
         assert (config.model_folder / "actor.npz").read_text() == (tmp_path.name if saves_before else "earlier")
 
 
+def test_ctrl_c_does_not_cut_the_last_save(tmp_path):
+    config = Options(train=True, env="CartPole-v1", steps=9, out=tmp_path)
+    before = signal.getsignal(signal.SIGINT)
+    agent = types.SimpleNamespace(save=lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        with Training(config, agent) as run:
+            run.log(1.0, 9)
+    except KeyboardInterrupt:  # it would end pytest
+        pytest.fail("the save was cut")
+    files = "config.json", "episodes.csv", "resume.npz", "updates.csv"
+    assert {path.name for path in config.model_folder.iterdir()} == {*files}
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 @pytest.mark.parametrize(
     "error, kind, message",
     [
