@@ -88,12 +88,6 @@ def value(setting):
     return setting
 
 
-def torch_layers(model) -> list:
-    """The dense layers of Stable-Baselines3's networks; SBX's are JAX's."""
-    modules = model.policy.modules() if isinstance(model.policy, torch.nn.Module) else []
-    return [layer for layer in modules if isinstance(layer, torch.nn.Linear)]
-
-
 if __name__ == "__main__":  # not in the environments' processes
     kind = SubprocVecEnv if case["processes"] else DummyVecEnv
     env = make_vec_env(case["env"], case["envs"], seed=case["seed"], vec_env_cls=kind)
@@ -104,7 +98,8 @@ if __name__ == "__main__":  # not in the environments' processes
         shape = env.action_space.shape
         settings["action_noise"] = NormalActionNoise(np.zeros(shape), np.full(shape, std))
     model = getattr(module, case["algorithm"])("MlpPolicy", env, seed=case["seed"], device="cpu", **settings)
-    widest = max([layer.out_features for layer in torch_layers(model)], default=0)
+    layers = [layer for layer in model.policy.modules() if isinstance(layer, torch.nn.Linear)]  # SBX has none: JAX's
+    widest = max([layer.out_features for layer in layers], default=0)
     torch.set_num_threads(1 if widest <= 128 else os.cpu_count())  # of what was measured, the faster ones
     callback = Clock() if "warmup" in case else Solving()
     model.learn(case["steps"], callback=callback)

@@ -1,5 +1,6 @@
 """Commands as a user runs them, and small environments whose values are known."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # as commands have it for small networks
 os.environ["XLA_CACHE"] = "0"  # in this process no two compiled functions are the same; `xla_cache` is for commands
 
+from common import environments
 from common.loading import loading
 
 with loading():
@@ -47,6 +49,30 @@ def command(tmp_path):
         )
 
     return run
+
+
+@pytest.fixture
+def main_with(monkeypatch, tmp_path):
+    """Run a folder's main in this process with flags."""
+
+    def run(algorithm, *flags):
+        monkeypatch.setattr("sys.argv", ["main.py", *map(str, flags), "--out", str(tmp_path)])
+        importlib.import_module(f"{algorithm}.main").main()
+
+    return run
+
+
+@pytest.fixture
+def no_film(monkeypatch):
+    """--test only plays."""
+    make = environments.make
+    monkeypatch.setattr(environments, "make", lambda env_id, seed, render_mode=None: make(env_id, seed))
+
+
+def is_orthogonal(W, gain):
+    """Whether the rows or columns of a layer's weights, the fewer of them, are orthogonal and of this length."""
+    W = np.asarray(W) if W.shape[0] >= W.shape[1] else np.asarray(W).T
+    return np.allclose(W.T @ W / gain**2, np.eye(len(W.T)), rtol=1e-7, atol=1e-4)
 
 
 @pytest.fixture(autouse=True)

@@ -258,17 +258,6 @@ def test_what_does_not_fit_into_memory_is_one_line(command):
     assert result.stderr.startswith("error: there is not enough memory: ") and result.stderr.count("\n") == 1
 
 
-@pytest.fixture
-def main_with(monkeypatch, tmp_path):
-    """Run a folder's main in this process with flags."""
-
-    def run(algorithm, *flags):
-        monkeypatch.setattr("sys.argv", ["main.py", *map(str, flags), "--out", str(tmp_path)])
-        importlib.import_module(f"{algorithm}.main").main()
-
-    return run
-
-
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_agent_is_told_how_long_training_is(algorithm, main_with, monkeypatch):
     """Otherwise learning rates do not fall."""

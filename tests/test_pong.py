@@ -2,7 +2,6 @@
 
 import collections
 import csv
-import importlib
 import inspect
 import itertools
 import os
@@ -582,7 +581,7 @@ def test_same_seed_same_run_and_resume_equals_uninterrupted(tmp_path):
 def test_no_two_games_of_a_run_begin_alike(tmp_path, monkeypatch):
     played = []
 
-    class Recorder:
+    class Seeds:
         def __init__(self, env_id, count):
             pass
 
@@ -598,7 +597,7 @@ def test_no_two_games_of_a_run_begin_alike(tmp_path, monkeypatch):
                 state = random_states(1)[0]
                 yield Path([state], [0], [1.0], state, True, (1.0, 1))
 
-    monkeypatch.setattr("common.players.Players", Recorder)
+    monkeypatch.setattr("common.players.Players", Seeds)
     for seed in 0, 1:
         settings = dict(steps=None, episodes=6, batch_size=3, hidden=(4,), workers=2, solved=None, seed=seed)
         config = Config(train=True, env="Pong-v0", out=tmp_path, **settings)
@@ -709,12 +708,8 @@ def test_the_command_trains_and_plays(command, tmp_path):
         ("ppo", "Pong-v0", 2, 7),
     ],
 )  # at random: -20.4
-def test_the_shipped_weights_play(algorithm, env_id, episodes, at_least, monkeypatch, tmp_path, capsys):
-    make = environments.make
-    monkeypatch.setattr(environments, "make", lambda env_id, seed, render_mode=None: make(env_id, seed))  # no film
-    words = ["--test", "--env", env_id, "--test-episodes", str(episodes), "--out", str(tmp_path)]
-    monkeypatch.setattr("sys.argv", ["main.py", *words])
-    importlib.import_module(f"{algorithm}.main").main()
+def test_the_shipped_weights_play(algorithm, env_id, episodes, at_least, main_with, no_film, capsys):
+    main_with(algorithm, "--test", "--env", env_id, "--test-episodes", episodes)
     assert float(re.search(rf"Mean of {episodes}: (\S+)", capsys.readouterr().out).group(1)) > at_least
     assert all(path.stat().st_size < 1e6 for path in (ROOT / algorithm / "pretrained" / env_id).iterdir())
 

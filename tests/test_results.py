@@ -318,16 +318,13 @@ SCATTERED = {("ddpg", results.WALKER): 150, ("ddpg", results.ANT): 1500}  # thre
         if cell[1] not in ELSEWHERE
     ],
 )
-def test_what_is_shipped_swings_lands_walks_and_runs(folder, env, monkeypatch, tmp_path, capsys):
+def test_what_is_shipped_swings_lands_walks_and_runs(folder, env, main_with, no_film, capsys):
     """Three episodes: one may end in a fall."""
     shipped = ROOT / folder / "pretrained" / env
     if not shipped.exists():
         assert not any((line["folder"], line["env"]) == (folder, env) for line in LINES)
         return
-    make = environments.make
-    monkeypatch.setattr(environments, "make", lambda env_id, seed, render_mode=None: make(env_id, seed))  # no film
-    monkeypatch.setattr("sys.argv", ["main.py", "--test", "--env", env, "--test-episodes", "3", "--out", str(tmp_path)])
-    importlib.import_module(f"{folder}.main").main()
+    main_with(folder, "--test", "--env", env, "--test-episodes", 3)
     mean = float(re.search(r"Mean of 3: (\S+)", capsys.readouterr().out)[1])
     config = json.loads((shipped / "config.json").read_text())
     run = folder, env, str(config["seed"])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import is_orthogonal
 from scipy import stats
 from test_off_policy import OldGym, all_weights, build, remember
 
@@ -178,8 +179,7 @@ def test_first_weights_are_orthogonal_and_the_first_actions_small():
     agent = SAC(3, 2, ReplayBuffer(10), 64, RANGE)
     for net, last_gain in (agent.soft_q_net1, 1.0), (agent.soft_q_net2, 1.0), (agent.policy_net, 3e-3):
         for W, gain in zip(net.all_weights[::2], (2**0.5, 2**0.5, last_gain), strict=True):
-            W = W.numpy() if W.shape[0] >= W.shape[1] else W.numpy().T
-            np.testing.assert_allclose(W.T @ W / gain**2, np.eye(len(W.T)), atol=1e-4)
+            assert is_orthogonal(W, gain)
 
 
 def test_the_target_entropy_is_below_that_of_random_actions():

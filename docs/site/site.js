@@ -7,19 +7,17 @@ const site = { index: null }; // index: [[place, title, text], ...], from search
 {
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const show = (theme) => (document.documentElement.dataset.theme = theme);
-  const kept = (...theme) => {
-    try {
-      return theme.length ? localStorage.setItem("theme", ...theme) : localStorage.getItem("theme");
-    } catch {
-      return null; // a browser that keeps nothing
-    }
-  };
+  let store = null; // of a browser that keeps nothing
+  try {
+    store = localStorage;
+  } catch {}
+  const kept = () => store?.getItem("theme");
   show(kept() || (dark.matches ? "dark" : "light"));
   dark.addEventListener("change", () => kept() || show(dark.matches ? "dark" : "light"));
   site.toggle = () => {
     const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-    kept(theme);
     show(theme);
+    store?.setItem("theme", theme);
   };
 }
 
