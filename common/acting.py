@@ -30,9 +30,13 @@ def _square(side: int, x):
 
 def _convolution(W, b, act, stride: int, x):
     """[..., h, w, c] -> [..., h', w', filters]: each patch of the picture times W [size, size, c, filters]."""
-    windows = np.lib.stride_tricks.sliding_window_view(x, W.shape[:2], (-3, -2))
-    windows = np.moveaxis(windows[..., ::stride, ::stride, :, :, :], -3, -1)
-    return act(windows.reshape(*windows.shape[:-3], -1) @ W.reshape(-1, W.shape[-1]) + b)
+    size, _, channels, filters = W.shape
+    *batch, height, width, _ = x.shape
+    places = *batch, (height - size) // stride + 1, (width - size) // stride + 1
+    *each, down, across, one = x.strides
+    steps = *each, stride * down, stride * across, down, one  # the numbers of a patch's row lie side by side
+    patches = np.lib.stride_tricks.as_strided(x, (*places, size, size * channels), steps)
+    return act(patches.reshape(-1, W.size // filters) @ W.reshape(-1, filters) + b).reshape(*places, filters)
 
 
 def _flat(x):
