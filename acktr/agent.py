@@ -221,7 +221,7 @@ class ACKTR:
         return tf.argmax(output + noise, 1) if self.discrete else output + tf.exp(self.log_std) * noise
 
     def advantage(self, value, reward, done):
-        """Advantage of each step; advantage + value is G_t of Algorithm 5.25.
+        """Advantage of each step; advantage + value is G_t of Algorithm 5.25 for gae_lambda = 1.
 
         value: float32 [L + 1, W].  reward, done: float32 [L, W].  Returns float32 [L, W].
         """

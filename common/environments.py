@@ -27,7 +27,7 @@ acrobot.np = types.SimpleNamespace(**{**vars(np), "float_": np.float64})
 # The book's versions that gym no longer has.
 SUCCESSORS = {"Pendulum-v0": "Pendulum-v1", "BipedalWalker-v2": "BipedalWalker-v3"}
 
-# Atari's ids of old, with the book's preprocessing: the state is the difference of two pictures, 80x80 pixels flat.
+# Atari's ids of old; as in the book the state is the difference of two pictures, here of 80x80 pixels, flat.
 # A game is cut after half an hour, 108,000 frames, as in ale-py: gym's 10,000 steps end most that a good player wins.
 PICTURE = gym.spaces.Box(-1, 1, (6400,), np.int8)
 gym.register("Pong-v0", "common.pong:make", max_episode_steps=36_000)

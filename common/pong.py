@@ -1,4 +1,4 @@
-"""Atari Pong for gym: the game on the Arcade Learning Environment, and the book's view of it as 6,400 pixels."""
+"""Atari Pong for gym: the game on the Arcade Learning Environment, and what section 5.10.2 makes of its pictures."""
 
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner
 
 
 class Pong(gym.Env):
-    """The game as the book describes it: one RGB picture a step, six actions, +1 or -1 at each point, 21 points win.
+    """The game of section 5.10.1: one RGB picture a step, six actions; +1 or -1 at each point, and 21 points win.
 
     Actions: 0 nothing, 1 fire, 2 right (the paddle goes up), 3 left (down), 4 right and fire, 5 left and fire.
     Observations: uint8 [210, 160, 3].

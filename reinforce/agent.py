@@ -17,7 +17,7 @@ class PolicyGradient:
     a pixel and multiplied as the sparse row that it is.
 
     state_dim: length of a state.  action_num: number of actions.
-    gamma: discount.  gamma_t: keep the weight gamma^t of Eq. (5.2), which the text advises to drop.
+    gamma: discount.  gamma_t: keep the weight gamma^t of Eq. (5.2), which is often dropped.
     baseline: 'none', 'normalise' (returns of the batch to mean 0 and deviation 1) or 'value' (V(s), Eq. 5.3).
     learning_rate, lr_c: learning rates of the policy and of the value baseline (Adam); they fall linearly to the
         part end_lr at total_steps, if that is given.

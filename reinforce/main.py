@@ -36,7 +36,7 @@ class Config(command.Options):
     gamma_t: bool = False
     """Weight step t by gamma^t, as Eq. (5.2) has it and practice has not."""
     baseline: Literal["none", "normalise", "value"] = "normalise"
-    """none: Eq. (5.2), normalise: the listing's, value: V(s) in Eq. (5.3)."""
+    """b of Eq. (5.3); none: 0, normalise: as the listing does, value: V(s)."""
     learning_rate: Positive = 0.02
     """Learning rate of the policy."""
     lr_c: Positive = 1e-2
