@@ -145,7 +145,7 @@ def main():
     if config.train and not config.ray:
         envs += [environments.make(config.env, seed) for seed in seeds[1:]]
     if config.convolutions:
-        environments.require_pictures(envs[0], "--convolutions")
+        environments.require_pictures(envs[0])
     with loading(config):  # only now: --help and a wrong flag are answered at once
         from a2c.agent import A2C
     agent = A2C(*environments.dimensions(envs[0]), **command.keywords(config, A2C), total_steps=config.steps)

@@ -18,7 +18,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for NumPy: workers are thr
 from common import command, environments
 from common.command import Count, Fraction, NotNegative, Positive
 from common.loading import loading
-from common.quiet import quiet
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,8 @@ PRESETS = {
 
 def train(config, agent, workers):
     """Start every worker in a thread of its own, but the first, and wait for them."""
-    with quiet():
-        import tensorflow as tf
+    import tensorflow as tf
+
     from common.progress import Training
 
     generators = {worker.name: worker.AC.rng for worker in workers}
@@ -160,7 +159,7 @@ def main():
     config = command.parse(Config, PRESETS)
     env = environments.make(config.env, config.seed)
     if config.convolutions:
-        environments.require_pictures(env, "--convolutions")
+        environments.require_pictures(env)
     with loading():  # only now: --help and a wrong flag are answered at once
         from a3c.agent import ACNet, Worker
     dimensions = dict(zip(("state_dim", "action_dim", "action_bound"), environments.dimensions(env), strict=True))

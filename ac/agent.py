@@ -162,8 +162,7 @@ class ActorCritic:
         self.rng = np.random.default_rng([seed, 3])  # of [seed, 1] and [seed, 2] actor and critic draw
 
         self.actor = Actor(state_dim, action_num, lr_a, hidden=hidden, seed=seed)
-        settings = dict(gamma=gamma, kind=critic, action_num=action_num)
-        self.critic = Critic(state_dim, lr_c, **settings, hidden=hidden, seed=seed)
+        self.critic = Critic(state_dim, lr_c, gamma=gamma, kind=critic, action_num=action_num, hidden=hidden, seed=seed)
         self.state_buffer, self.action_buffer, self.reward_buffer = [], [], []  # the last L steps at most
 
     @compiled
@@ -181,9 +180,8 @@ class ActorCritic:
         pi = tf.nn.softmax(logits)
         if self.critic.kind != "v":  # of Q as it is before its own step
             advantage = self.critic.advantage(state, action, pi)
-        next_actions = dict(action=action, pi_=pi_, action_=action_)
         td_error = self.critic.learn(
-            state, reward, state_, done, **next_actions, discount=discount, lr=self.lr_c * left
+            state, reward, state_, done, action=action, pi_=pi_, action_=action_, discount=discount, lr=self.lr_c * left
         )
         loss = self.actor.learn(state, action, td_error if self.critic.kind == "v" else advantage, lr=self.lr_a * left)
         entropy = -tf.reduce_sum(pi * tf.nn.log_softmax(logits))

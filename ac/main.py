@@ -76,7 +76,7 @@ def test(config, agent):
 def main():
     config = command.parse(Config, PRESETS)
     env = environments.make(config.env, config.seed, "human" if config.render else None)
-    environments.require_actions(env, "discrete", instead="a2c, a3c, trpo, ppo and acktr")
+    environments.require_actions(env, "discrete")
     with loading(config):  # only now: --help and a wrong flag are answered at once
         from ac.agent import ActorCritic
     state_dim, action_num, _ = environments.dimensions(env)

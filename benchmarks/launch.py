@@ -30,5 +30,5 @@ def output(command: list) -> str:
 
 def run_peer(python: str, case: dict) -> dict:
     """What peers.py prints for this case."""
-    case = {"processes": False, "envs": 1, **case, "launched": time.time()}
+    case = {"processes": False, **case, "launched": time.time()}
     return json.loads(output([python, ROOT / "benchmarks/peers.py", json.dumps(case)]).splitlines()[-1])

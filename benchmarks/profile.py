@@ -19,9 +19,8 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # instead of this folder: this file would pass for Python's own
-    sys.path[0] = str(ROOT)
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.launch import ALGORITHMS, Parser
 from common import command
@@ -43,8 +42,14 @@ PHASES = (
     "first update: the rest",
 )
 
-# One thread, and no end of its own.
-MORE = {"a3c": ["--workers", "1"], "reinforce": ["--solved", "None"], "ac": ["--solved", "None"]}
+# One thread and process, and no end of its own.
+MORE = {
+    "a3c": ["--workers", "1"],
+    "ac": ["--solved", "None"],
+    "reinforce": ["--solved", "None", "--workers", "0"],
+    "ppo": ["--workers", "0"],
+    "trpo": ["--workers", "0"],
+}
 
 
 class Clock:
@@ -134,8 +139,6 @@ class Profile:
         return self.launch, self.clock.seconds, self.steps
 
     def _timed_env(self, env):
-        if len(env.observation_space.shape) == 1 and env.observation_space.dtype.kind == "i":
-            raise command.UserError("--env: what learns from pictures plays in other processes, where no clock is")
         step = self.clock.timed("environment", env.step)
 
         def count(action):
@@ -209,7 +212,7 @@ def table(title: str, parts: dict[str, float], unit: str, scale: float) -> str:
 def main():
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("algorithm", choices=ALGORITHMS)
-    parser.add_argument("--env", help="environment with vectors for states (the folder's default)")
+    parser.add_argument("--env", help="environment (the folder's default)")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long steps are measured (5)")
     options = parser.parse_args()
     if "LAUNCHED" not in os.environ:  # once more, and this time the start is known

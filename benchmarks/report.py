@@ -220,25 +220,20 @@ def chart(kind: str, lines: list[dict], path: Path) -> None:
     rows = cells(lines, KINDS[kind][0])
     figure = Figure(figsize=(9, 1 + 0.62 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    labelled = set()
     for y, row in enumerate(rows.values()):
         bars = [library for library in COLOURS if library in row]
         for i, library in enumerate(bars):
             values = [value for value in row[library].values if value < UNSOLVED]
             place, middle = y + 0.26 * (i - (len(bars) - 1) / 2), row[library].median
-            label = None if library in labelled else library
-            labelled.add(library)
             if middle == UNSOLVED:
                 words = dict(color=COLOURS[library], fontsize=8, va="center", transform=axes.get_yaxis_transform())
                 axes.text(0.005, place, "not solved", **words)
                 continue
             error = [[middle - min(values)], [max(values) - middle]]
-            axes.barh(place, middle, 0.24, color=COLOURS[library], label=label)
+            axes.barh(place, middle, 0.24, color=COLOURS[library], label=library)
             axes.errorbar(middle, place, xerr=error, color="0.3", linewidth=1, capsize=2)
         if LIMIT in row:
-            label = None if LIMIT in labelled else "limit"
-            labelled.add(LIMIT)
-            axes.plot([row[LIMIT].median] * 2, [y - 0.4, y + 0.4], color="black", linewidth=1.5, label=label)
+            axes.plot([row[LIMIT].median] * 2, [y - 0.4, y + 0.4], color="black", linewidth=1.5, label="limit")
     axes.set_yticks(range(len(rows)), [name.replace(" (peer", "\n(peer") for name in rows], fontsize=9)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     if kind == "throughput":
@@ -250,5 +245,7 @@ def chart(kind: str, lines: list[dict], path: Path) -> None:
     )
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(labelled), frameon=False)
+    handles, labels = axes.get_legend_handles_labels()
+    legend = dict(zip(labels, handles, strict=True))  # one of each
+    figure.legend(legend.values(), legend, loc="outside upper center", ncols=len(COLOURS) + 1, frameon=False)
     figure.savefig(path, dpi=100)

@@ -48,8 +48,11 @@ def rounded(array: np.ndarray, bits: int) -> np.ndarray:
     return ((words + step // 2) // step * step).view(np.float16)
 
 
-def shrink(source: Path, target: Path, env_id: str = "Pong-v0") -> None:
-    """Write the networks of the folder `source`, actor.npz and others beside it, to the folder `target`."""
+def shrink(source: Path, target: Path) -> None:
+    """Write the networks of the folder `source`, actor.npz and others beside it, to the folder `target`.
+
+    target: has the environment's name, as folders of weights have.
+    """
     networks = {path.name: dict(np.load(path, allow_pickle=False)) for path in source.glob("[ac]*.npz")}
     if "actor.npz" not in networks:
         raise UserError(f"there are no weights in {source}")
@@ -61,7 +64,7 @@ def shrink(source: Path, target: Path, env_id: str = "Pong-v0") -> None:
             pixels = np.flatnonzero(state)
             return function(state[pixels].astype(np.float32) @ W[pixels] + b) @ V + c
 
-        rare = lit(environments.make(env_id, 0), policy, STATES) < RARE
+        rare = lit(environments.make(target.name, 0), policy, STATES) < RARE
         for weights in networks.values():
             next(iter(weights.values()))[rare] = 0
     target.mkdir(parents=True, exist_ok=True)

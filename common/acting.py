@@ -5,10 +5,6 @@ from functools import partial
 import numpy as np
 
 
-def _joined(arrays: list) -> np.ndarray:
-    return np.concatenate([np.ravel(array) for array in arrays])
-
-
 def _linear(x):
     return x
 
@@ -60,7 +56,7 @@ class MLP:
 
         self.model, self.normaliser = model, normaliser
         arrays = [w.numpy() for w in model.trainable_weights]
-        self.vector = _joined(arrays) if vector is None else vector
+        self.vector = np.concatenate(arrays, axis=None) if vector is None else vector
         ends = np.cumsum([array.size for array in arrays])
         views = zip(np.split(self.vector, ends), arrays, strict=False)  # in the vector, a log-std may follow
         self.layers, weights = [], (view.reshape(array.shape) for view, array in views)
@@ -82,7 +78,7 @@ class MLP:
 
         Raises FloatingPointError if one is no longer a finite number.
         """
-        new = _joined(weights or [w.numpy() for w in self.model.trainable_weights])
+        new = np.concatenate(weights or [w.numpy() for w in self.model.trainable_weights], axis=None)
         self.vector[: len(new)] = new[: len(self.vector)]  # of either, a log-std may be the rest
         if not np.isfinite(self.vector).all():
             raise FloatingPointError("a weight is no longer a finite number")

@@ -44,7 +44,7 @@ def connect(address: str, algorithm: str):
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"--ray: can't join a cluster at '{address}' ({str(error).splitlines()[0]})") from None
     try:
-        yield ray
+        yield
     except RayError as error:
         cause = error
         while isinstance(cause, RayTaskError):  # more than one, where an actor has asked another

@@ -127,7 +127,7 @@ def parse(config_class: type, presets: dict[str, dict]):
     given = _value_of("--env", sys.argv[1:]) or config_class.env
     env_id = environments.current_id(given)
     preset = presets.get(env_id.removesuffix(environments.NO_UNHEALTHY), {})
-    default = config_class(**{"env": env_id, **preset})
+    default = config_class(env=env_id, **preset)
     limits = ("steps", "episodes")
     if asked := [name for name in limits if _value_of(f"--{name}", sys.argv[1:])]:  # they replace the default's limits
         default = dataclasses.replace(default, **{name: None for name in limits if name not in asked})

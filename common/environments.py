@@ -24,6 +24,12 @@ with quiet():  # gym 0.26.2 prints a banner
 # Its Runge-Kutta step asks for a name that NumPy 2 no longer has.
 acrobot.np = types.SimpleNamespace(**{**vars(np), "float_": np.float64})
 
+# The folders for each kind of actions.
+SERVING = {
+    "discrete": "reinforce, ac, a2c, a3c, trpo, ppo or acktr",
+    "continuous": "a2c, a3c, trpo, ppo, acktr, ddpg, td3 or sac",
+}
+
 # The book's versions that gym no longer has.
 SUCCESSORS = {"Pendulum-v0": "Pendulum-v1", "BipedalWalker-v2": "BipedalWalker-v3"}
 
@@ -176,26 +182,35 @@ def dimensions(env) -> tuple[int, int, np.ndarray | None]:
     return observations.shape[0], actions.shape[0], bound.astype(np.float32)
 
 
-def require_actions(env, kind: str, instead: str) -> None:
-    """Raise UserError unless the environment's actions are of the `kind`, 'continuous' or 'discrete'.
-
-    instead: the folders that do serve the other kind, for the message.
-    """
+def require_actions(env, kind: str) -> None:
+    """Raise UserError unless the environment's actions are of the `kind`, 'continuous' or 'discrete'."""
     found = "discrete" if dimensions(env)[2] is None else "continuous"
     if found != kind:
-        raise UserError(f"{env.spec.id} has {found} actions, and this algorithm needs {kind} ones; see {instead}")
+        raise UserError(
+            f"{env.spec.id} has {found} actions, and this algorithm needs {kind} ones; see {SERVING[found]}"
+        )
 
 
-def require_pictures(env, flag: str) -> None:
-    """Raise UserError unless the environment's states are pictures; flag: what needs them."""
+def require_pictures(env) -> None:
+    """Raise UserError unless the environment's states are pictures, as --convolutions needs them."""
     if env.observation_space != PICTURE:
-        raise UserError(f"{flag} is for pictures, and {env.spec.id} has numbers")
+        raise UserError(f"--convolutions is for pictures, and {env.spec.id} has numbers")
 
 
 def require_numbers(env, what: str) -> None:
     """Raise UserError if the environment's states are pictures; what: that which can't take them."""
     if env.observation_space == PICTURE:
         raise UserError(f"{what} is for states of numbers, and {env.spec.id} has pictures")
+
+
+def _without_if_need_be(make, env_id: str, rendering: dict, **settings):
+    """An environment that takes no render_mode is made without one."""
+    try:
+        return make(env_id, **rendering, **settings)
+    except TypeError:
+        if not rendering:
+            raise
+        return make(env_id, **settings)
 
 
 def _make(env_id: str, render_mode: str | None):
@@ -210,12 +225,7 @@ def _make(env_id: str, render_mode: str | None):
         with warnings.catch_warnings():  # "out of date" for CartPole-v0, which the book uses
             warnings.simplefilter("ignore")
             # gym's passive checker uses np.bool8, which NumPy 2 no longer has
-            try:
-                return gym.make(env_id, **rendering, disable_env_checker=True)
-            except TypeError:
-                if not rendering:
-                    raise
-                return gym.make(env_id, disable_env_checker=True)
+            return _without_if_need_be(gym.make, env_id, rendering, disable_env_checker=True)
     except gym.error.DependencyNotInstalled as error:
         raise UserError(f"{env_id} needs a package that is not installed: {error}") from None
     except gym.error.Error:
@@ -226,7 +236,7 @@ def _make(env_id: str, render_mode: str | None):
         known = list(gym.envs.registry)
     else:
         try:
-            return gymnasium.make(env_id, **rendering)
+            return _without_if_need_be(gymnasium.make, env_id, rendering)
         except gymnasium.error.DependencyNotInstalled as error:
             raise UserError(f"{env_id} needs a package that is not installed: {error}") from None
         except gymnasium.error.Error:

@@ -81,9 +81,10 @@ class Training:
         Saves what is due: nothing is half done between two episodes.
         """
         try:
-            if (running := self._after_batches()) and running[-1] >= self.best:
+            ended = self.best_of and len(self.rows) // self.best_of * self.best_of  # episodes of whole batches
+            if ended and (running := self.rows[ended - 1][3]) >= self.best:
                 self._save_weights()
-                self.best = running[-1]
+                self.best = running
             if time.perf_counter() > self.next_save:
                 self.save()
         except OSError as error:  # a full disk; on Windows a table that another program has open
@@ -93,10 +94,6 @@ class Training:
         within = (not steps or self.steps < steps) and (not episodes or self.episode < episodes)
         is_solved = solved is not None and bool(self.rows) and self.rows[-1][3] >= solved
         return within and not is_solved and not self.interrupted
-
-    def _after_batches(self) -> list[float]:
-        """The running reward after each batch of `best_of` episodes."""
-        return [row[3] for row in self.rows[self.best_of - 1 :: self.best_of]] if self.best_of else []
 
     def log_update(self, *reports: dict[str, float]) -> None:
         """Take what an update did, numbers by name; or what several did, a dict each. None: it says nothing."""

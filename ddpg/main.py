@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, nothing to install
 
 from common import command, environments
-from common.command import Count, Fraction, NotNegative, Positive, Range, UserError
+from common.command import Count, Fraction, NotNegative, Positive, Range
 from common.loading import loading
 
 
@@ -118,8 +118,8 @@ def main():
     config = command.parse(Config, PRESETS)
     env = environments.make(config.env, config.seed, "human" if config.render else None)
     if config.batch_norm and not config.hidden:
-        raise UserError("--batch-norm needs a hidden layer")
-    environments.require_actions(env, "continuous", "reinforce, ac, a2c, a3c, trpo, ppo or acktr")
+        raise command.UserError("--batch-norm needs a hidden layer")
+    environments.require_actions(env, "continuous")
     with loading(config):  # only now: --help and a wrong flag are answered at once
         from ddpg.agent import DDPG
     state_dim, action_dim, action_range = environments.dimensions(env)

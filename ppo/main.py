@@ -199,7 +199,7 @@ def main():
     if config.normalising:
         environments.require_numbers(env, "--normalising")
     if config.convolutions:
-        environments.require_pictures(env, "--convolutions")
+        environments.require_pictures(env)
     if config.workers and config.batch_size < config.environments:
         raise command.UserError("--batch-size must be at least --environments: each takes its share of the batch")
     with loading(config):  # only now: --help and a wrong flag are answered at once

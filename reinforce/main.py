@@ -142,7 +142,7 @@ def main():
     if config.render and config.workers:
         raise command.UserError("--render shows what this process plays, and others play: give --workers 0 too")
     env = environments.make(config.env, config.seed, "human" if config.render else None)
-    environments.require_actions(env, "discrete", instead="a2c, a3c, trpo, ppo and acktr")
+    environments.require_actions(env, "discrete")
     with loading(config):  # only now: --help and a wrong flag are answered at once
         from reinforce.agent import PolicyGradient
     state_dim, action_num, _ = environments.dimensions(env)

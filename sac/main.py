@@ -118,7 +118,7 @@ def test(config, agent):
 def main():
     config = command.parse(Config, PRESETS)
     env = environments.make(config.env, config.seed, "human" if config.render else None)
-    environments.require_actions(env, "continuous", "reinforce, ac, a2c, a3c, trpo, ppo or acktr")
+    environments.require_actions(env, "continuous")
     with loading(config):  # only now: --help and a wrong flag are answered at once
         from sac.agent import SAC, ReplayBuffer
     state_dim, action_dim, action_range = environments.dimensions(env)

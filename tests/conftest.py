@@ -16,6 +16,7 @@ import pytest
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # as commands have it for small networks
 os.environ["XLA_CACHE"] = "0"  # in this process no two compiled functions are the same; `xla_cache` is for commands
 
+from common import command as cli
 from common import environments
 from common.loading import loading
 
@@ -47,6 +48,22 @@ def command(tmp_path):
             text=True,
             timeout=1200,
         )
+
+    return run
+
+
+@pytest.fixture
+def here(monkeypatch, tmp_path, capfd):
+    """The same as `command` in this process, where TensorFlow is loaded already."""
+
+    def run(algorithm, *flags):
+        monkeypatch.chdir(tmp_path)
+        for variable in ("DISPLAY", "WAYLAND_DISPLAY"):
+            monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setattr("sys.argv", ["main.py", *map(str, flags)])
+        with pytest.raises(SystemExit) as stop:
+            cli.run(importlib.import_module(f"{algorithm}.main").main)
+        return subprocess.CompletedProcess(flags, stop.value.code, *capfd.readouterr())
 
     return run
 

@@ -419,9 +419,8 @@ def run(tmp_path, env_id="CartPole-v1", **settings):
     return agent
 
 
-@pytest.mark.parametrize("env_id, workers", [("CartPole-v1", 8), ("Pendulum-v1", 8), ("Pong-v0", 2)])
-def test_same_seed_same_run(tmp_path, env_id, workers):
-    runs = (run(tmp_path / str(i), env_id, steps=2000, workers=workers, seed=seed) for i, seed in enumerate((3, 3, 4)))
+def test_same_seed_same_run(tmp_path):
+    runs = (run(tmp_path / str(i), steps=2000, seed=seed) for i, seed in enumerate((3, 3, 4)))
     first, again, other = (np.concatenate(agent.get_weights()[:2]) for agent in runs)
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
@@ -438,9 +437,13 @@ def test_resume_goes_on_with_weights_optimisers_and_statistics(tmp_path):
     np.testing.assert_array_equal(table[:, 2], np.diff(table[:, 1], prepend=0))  # reward 1 a step
 
 
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "Pong-v0"])
+gym.register("PongShort-v0", "common.pong:make", max_episode_steps=500)
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "PongShort-v0"])
 def test_resume_equals_uninterrupted(tmp_path, env_id, monkeypatch):
     """Stopped by Ctrl-C in the middle of every episode."""
+    monkeypatch.setitem(PRESETS, "PongShort-v0", PRESETS["Pong-v0"])
     settings = dict(steps=2400, n_steps=7, workers=4)
     whole = run(tmp_path / "whole", env_id, **settings)
     own, calls = A2C.update, itertools.count(1)

@@ -582,12 +582,11 @@ def test_a_gradient_that_is_no_number_names_its_worker():
 
 
 def test_weights_that_are_no_number_stop_the_run():
-    """Finite gradients can do that, with a learning rate of 1e38."""
+    """Finite gradients can do that, with a learning rate that is too much for float32."""
     for lr in ("lr_a", "lr_c"):
-        agent = net(**{lr: 1e38})
-        with pytest.raises(FloatingPointError, match="finite"):
-            for _ in range(10):
-                agent.update_global(*segment(agent), agent)
+        agent = net(**{lr: 1e39})
+        with pytest.raises(FloatingPointError, match="a weight is no longer a finite number"):
+            agent.update_global(*segment(agent), agent)
 
 
 @pytest.mark.parametrize("actions", [(1, BOUND), (2, None)])

@@ -1,6 +1,7 @@
 """The benchmarks' own arithmetic, on runs whose times are made up: nothing here depends on the machine's speed."""
 
 import importlib
+import os
 import re
 import runpy
 import subprocess
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import ALGORITHMS, ROOT
+from matplotlib.figure import Figure
 from test_readmes import differences
 
 from benchmarks import bench, launch, limit, report, shrink, solve, throughput, watch
@@ -132,9 +134,27 @@ def test_the_readmes_have_a_place_for_each_table():
 
 
 @pytest.mark.parametrize(("kind", "lines"), [("throughput", throughput_lines()), ("solve", solve_lines())])
-def test_a_chart_is_drawn(tmp_path, kind, lines):
+def test_a_chart_has_a_bar_for_each_median(tmp_path, monkeypatch, kind, lines):
+    figures, save = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *rest, **keywords: (figures.append(figure), save(figure, *rest, **keywords))
+    )
     report.chart(kind, lines, tmp_path / "chart.png")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+    (axes,) = figures[0].axes
+    rows = report.cells(lines, report.KINDS[kind][0]).values()
+    medians = [row[library].median for row in rows for library in report.COLOURS if library in row]
+    assert [bar.get_width() for bar in axes.patches] == [x for x in medians if x < report.UNSOLVED]
+    assert [text.get_text() for text in axes.texts] == ["not solved"] * medians.count(report.UNSOLVED)
+
+
+def test_a_library_that_solves_its_second_task_is_in_the_legend_once(tmp_path, monkeypatch):
+    legends = []
+    monkeypatch.setattr(Figure, "legend", lambda _, handles, labels, **keywords: legends.append([*labels]))
+    first = solve_lines()
+    again = [{**line, "name": "C", "solved": "True", "seconds": "7.0"} for line in first]
+    report.chart("solve", first + again, tmp_path / "chart.png")
+    assert sorted(legends[0]) == sorted(report.COLOURS)
 
 
 # when a task is solved
@@ -458,11 +478,12 @@ def test_each_moment_counts_for_the_innermost_part():
     assert clock.seconds == {"rest": 0.0, "inner": 5.0}
 
 
-@pytest.mark.parametrize("algorithm", ["ac", "trpo"])
-def test_profile_of_a_folder(algorithm):
-    """ac has classes that learn within a method that learns from single steps; the loop of trpo calls `act`."""
-    command = [sys.executable, ROOT / "benchmarks/profile.py", algorithm, "--env", "CartPole-v0", "--seconds", "0.3"]
-    done = subprocess.run(command, capture_output=True, text=True)
+@pytest.mark.parametrize("algorithm, env_id", [("ac", "CartPole-v0"), ("trpo", "CartPole-v0"), ("ppo", "Pong-v0")])
+def test_profile_of_a_folder(algorithm, env_id):
+    """ac has classes that learn within a method that learns from single steps; the loop of trpo calls `act`; the
+    preset of ppo's Pong has other processes play."""
+    command = [sys.executable, ROOT / "benchmarks/profile.py", algorithm, "--env", env_id, "--seconds", "0.3"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"JIT_COMPILE": "0"})
     assert done.returncode == 0, done.stderr
     launch, step = re.split("An environment step, of [0-9,]+\n", done.stdout)
     for text, names in ((launch, PHASES), (step, ("update", "acting", "environment", "loop and log"))):
@@ -481,10 +502,10 @@ def test_small_weights_play_as_the_large_ones_where_pixels_are_lit(tmp_path, mon
     agent = PPO(6400, 3, None, hidden=(4,), act=act, seed=1)
     agent.save(tmp_path / "large")
     monkeypatch.setattr(shrink, "STATES", 300)
-    shrink.shrink(tmp_path / "large", tmp_path / "small")
-    agent.load(tmp_path / "small")
+    shrink.shrink(tmp_path / "large", tmp_path / "small/Pong-v0")
+    agent.load(tmp_path / "small/Pong-v0")
     for network in "actor.npz", "critic.npz":
-        large, small = (dict(np.load(tmp_path / name / network)) for name in ("large", "small"))
+        large, small = (dict(np.load(tmp_path / name / network)) for name in ("large", "small/Pong-v0"))
         first = next(iter(small))
         unlit = (small[first] == 0).all(1)
         assert 3000 < unlit.sum() < 6400  # one game of 300 states
@@ -497,10 +518,10 @@ def test_small_weights_play_as_the_large_ones_where_pixels_are_lit(tmp_path, mon
 def test_small_weights_of_convolutions_are_the_large_ones_in_fewer_bits(tmp_path):
     agent = PPO(6400, 3, None, hidden=(16,), act="relu", convolutions=True, seed=1)
     agent.save(tmp_path / "large")
-    shrink.shrink(tmp_path / "large", tmp_path / "small")
-    agent.load(tmp_path / "small")
+    shrink.shrink(tmp_path / "large", tmp_path / "small/Pong-v0")
+    agent.load(tmp_path / "small/Pong-v0")
     for network in "actor.npz", "critic.npz":
-        large, small = (tmp_path / name / network for name in ("large", "small"))
+        large, small = (tmp_path / name / network for name in ("large", "small/Pong-v0"))
         assert small.stat().st_size < large.stat().st_size / 2
         large, small = (dict(np.load(path)) for path in (large, small))
         for name in large:

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorlayer as tl
-from conftest import ALGORITHMS, ROOT
+from conftest import ALGORITHMS, ROOT, is_orthogonal
+from PIL import Image
 
 from a2c.agent import A2C
 from a3c.agent import ACNet
@@ -156,17 +157,24 @@ def damaged(path, kind):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 255
         path.write_bytes(data)
+    elif kind == "version":  # of zip, that the first array is said to need
+        data = bytearray(path.read_bytes())
+        data[data.index(b"PK\x01\x02") + 6] = 109
+        path.write_bytes(data)
     elif kind == "pickle":
         np.savez(path, **{"hidden_1/weights": np.array([object()], object)})
+    elif kind == "nan" and path.suffix == ".hdf5":
+        with h5py.File(path, "r+") as file:
+            file["hidden_1/hidden_1/weights:0"][0, 0] = np.nan
     elif kind == "nan":
         np.savez(path, **{name: np.full_like(array, np.nan) for name, array in np.load(path).items()})
     elif kind == "size":
-        weights.save(path.parent, actor=[network(7)])
+        weights.save(path.parent, hdf5=path.suffix == ".hdf5", actor=[network(7)])
     elif kind == "foreign":
         np.savez(path, something=np.zeros(3))
 
 
-@pytest.mark.parametrize("kind", ["half", "empty", "text", "flipped", "pickle", "nan", "size", "foreign"])
+@pytest.mark.parametrize("kind", ["half", "empty", "text", "flipped", "version", "pickle", "nan", "size", "foreign"])
 def test_bad_npz_is_refused_and_nothing_changes(tmp_path, kind):
     model = network()
     weights.save(tmp_path, actor=[model], critic=[model])
@@ -179,7 +187,7 @@ def test_bad_npz_is_refused_and_nothing_changes(tmp_path, kind):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("kind", ["half", "empty", "text"])
+@pytest.mark.parametrize("kind", ["half", "empty", "text", "nan", "size"])
 def test_bad_hdf5_is_refused(tmp_path, kind):
     weights.save(tmp_path, hdf5=True, actor=[network()])
     damaged(tmp_path / "actor.hdf5", kind)
@@ -506,9 +514,12 @@ def test_infinite_bounds_and_other_spaces_are_refused():
 
 
 def test_kind_of_actions():
-    environments.require_actions(environments.make("CartPole-v1", 0), "discrete", "ppo")
-    with pytest.raises(UserError, match=r"has discrete actions.*continuous.*see ppo and a2c"):
-        environments.require_actions(environments.make("CartPole-v1", 0), "continuous", "ppo and a2c")
+    env = environments.make("CartPole-v1", 0)
+    environments.require_actions(env, "discrete")
+    with pytest.raises(UserError, match=r"has discrete actions.*continuous ones; see reinforce, ac, a2c.* or acktr$"):
+        environments.require_actions(env, "continuous")
+    with pytest.raises(UserError, match=r"has continuous actions.*discrete ones; see a2c,.*, td3 or sac$"):
+        environments.require_actions(environments.make("Pendulum-v1", 0), "discrete")
 
 
 def test_gymnasium_serves_ids_that_gym_has_not(monkeypatch):
@@ -528,8 +539,9 @@ def test_gymnasium_serves_ids_that_gym_has_not(monkeypatch):
         error=types.SimpleNamespace(Error=NoSuch, DependencyNotInstalled=NoSuch.DependencyNotInstalled),
     )
     monkeypatch.setitem(sys.modules, "gymnasium", fake)
-    env = environments.make("OnlyThere-v0", 0)
-    assert env.step(np.array([7.0, 0.5]))[0].tolist() == [1.0, 0.5]
+    for render_mode in (None, "rgb_array"):  # which it does not take
+        env = environments.make("OnlyThere-v0", 0, render_mode)
+        assert env.step(np.array([7.0, 0.5]))[0].tolist() == [1.0, 0.5]
     with pytest.raises(UserError, match="OnlyThere-v0"):
         environments.make("OnlyHere-v0", 0)
 
@@ -548,6 +560,42 @@ def test_box2d_takes_the_actions(env_id):
     assert np.isfinite(state).all()
 
 
+@pytest.mark.parametrize("algorithm", ["reinforce", "ac", "a2c", "a3c", "trpo", "ppo", "acktr"])
+def test_first_weights_are_orthogonal_and_a_first_policy_is_even(algorithm):
+    agent_module = importlib.import_module(f"{algorithm}.agent")
+    agents = {
+        "reinforce": lambda: agent_module.PolicyGradient(4, 3, hidden=(64,), baseline="value"),
+        "ac": lambda: agent_module.ActorCritic(4, 3, hidden=(64,)),
+        "a3c": lambda: ACNet("", 4, 3, None, hidden=(64,)),
+    }
+    agent = agents.get(algorithm, lambda: getattr(agent_module, algorithm.upper())(4, 3, None, hidden=(64,)))()
+    for name, gain in (("actor", 0.01), ("critic", 1.0)):
+        model = getattr(agent, name)
+        first, b, last, c = [w.numpy() for w in getattr(model, "model", model).all_weights]
+        assert is_orthogonal(first, 2**0.5) and is_orthogonal(last, gain), name
+        assert not b.any() and not c.any()
+
+
+@pytest.mark.parametrize("episodes, drawn", [(549, "running (0.9 / 0.1)"), (600, "mean of 12 episodes")])
+def test_the_curve_of_a_long_run_is_a_mean_of_episodes(monkeypatch, tmp_path, episodes, drawn):
+    """Each point is drawn at the last of its episodes."""
+    rows = [(i, 10 * i, float(i % 7), float(i), 0.1 * i) for i in range(1, episodes + 1)]
+    config = types.SimpleNamespace(algorithm="ppo", env="X-v0", image_file=lambda suffix: tmp_path / f"x{suffix}")
+    figures = []
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig", lambda figure, path, dpi: figures.append(figure) or path.touch()
+    )
+    Training._plot(types.SimpleNamespace(rows=rows, config=config, running=0.9))
+    episode, curve = figures[0].axes[0].lines
+    np.testing.assert_array_equal(episode.get_xydata(), [row[1:3] for row in rows])
+    assert curve.get_label() == drawn
+    if episodes == 549:
+        np.testing.assert_array_equal(curve.get_xydata(), [(row[1], row[3]) for row in rows])
+    else:
+        expected = [(rows[i][1], np.mean([row[2] for row in rows[i - 11 : i + 1]])) for i in range(11, 600)]
+        np.testing.assert_allclose(curve.get_xydata(), expected, rtol=1e-9)
+
+
 # compiling
 
 
@@ -561,27 +609,31 @@ def test_environment_variable_decides_on_xla(monkeypatch, choice, expected):
     compiling.xla_works.cache_clear()
 
 
-def test_without_xla_an_update_gives_the_same_result():
-    script = (
-        "import numpy as np\nfrom common.loading import loading\n"
-        "with loading():\n    from ppo.agent import PPO\n"
-        "from common.compiling import xla_works\n"
-        "agent = PPO(3, 1, np.ones(1, np.float32), hidden=(8,))\n"
-        "for i in range(128):\n    s = np.sin(np.arange(3) + i)\n"
-        "    agent.store_transition(s, agent.get_action(s), s[0])\n"
-        "agent.finish_path(s, False)\nagent.update()\n"
-        "print(xla_works(), *(float(w.numpy().sum()) for w in agent.actor_weights))\n"
-    )
-    outputs = []
+@pytest.mark.xla
+def test_without_xla_an_update_gives_the_same_result(monkeypatch):
+    compiling, function = importlib.import_module("common.compiling"), tf.function
+    asked, results = [], []
+
+    def record(body, jit_compile, **settings):
+        asked.append(jit_compile)
+        return function(body, jit_compile=jit_compile, **settings)
+
     for choice in "01":
-        environment = {**os.environ, "JIT_COMPILE": choice, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        result = subprocess.run(
-            [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True
-        )
-        assert result.returncode == 0, result.stderr
-        outputs.append(result.stdout.split())
-    assert (outputs[0][0], outputs[1][0]) == ("False", "True")
-    np.testing.assert_allclose(*([float(x) for x in words[1:]] for words in outputs), rtol=1e-3, atol=1e-4)
+        monkeypatch.setenv("JIT_COMPILE", choice)
+        compiling.xla_works.cache_clear()
+        agent = PPO(3, 1, np.ones(1, np.float32), hidden=(8,), seed=1)
+        for i in range(128):
+            state = np.sin(np.arange(3) + i)
+            agent.store_transition(state, agent.get_action(state), state[0])
+        agent.finish_path(state, False)
+        monkeypatch.setattr(tf, "function", record)
+        agent.update()
+        monkeypatch.undo()
+        results.append([weight.numpy() for weight in agent.actor_weights])
+    compiling.xla_works.cache_clear()
+    assert asked == [False, True]
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
 def test_one_compiled_function_for_each_shape_type_and_constant():
@@ -873,8 +925,10 @@ def test_films(tmp_path):
     frames = [np.full((40, 60, 3), 10 * i, np.uint8) for i in range(20)]
     playing.write_film(tmp_path / "a/film.gif", frames, 20)
     playing.write_film(tmp_path / "a/film.mp4", frames, 20)
-    assert (tmp_path / "a/film.gif").read_bytes()[:4] == b"GIF8"
-    assert b"ftyp" in (tmp_path / "a/film.mp4").read_bytes()[:16]
+    gif = Image.open(tmp_path / "a/film.gif")
+    assert (gif.format, gif.size, gif.n_frames, gif.info["duration"]) == ("GIF", (30, 20), 10, 100)  # every other one
+    film = imageio.get_reader(tmp_path / "a/film.mp4").get_meta_data()
+    assert (film["size"], film["fps"], film["duration"]) == ((60, 40), 20, 1.0)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="can't write"):
         playing.write_film(tmp_path / "file/film.gif", frames, 20)

@@ -212,7 +212,7 @@ def test_settings_take_effect_after_the_first_update():
 def test_a_loss_that_is_no_number_stops_learning():
     agent = make()
     agent.store_transition(np.zeros(3), np.zeros(2), np.nan, np.zeros(3))
-    with pytest.raises(FloatingPointError):
+    with pytest.raises(FloatingPointError, match="the loss is nan"):
         agent.learn()
 
 

@@ -316,13 +316,20 @@ def run(algorithm, out, **settings):
     return np.concatenate([w.ravel() for w in all_weights(agent)])
 
 
-@pytest.mark.xla
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ["ddpg", "td3", pytest.param("sac", marks=pytest.mark.xla)])
 def test_resumed_equals_uninterrupted_bit_for_bit(algorithm, tmp_path):
     whole = run(algorithm, tmp_path / "a", episodes=5)
     half = run(algorithm, tmp_path / "b", episodes=2)
     assert (half != whole).any()
     np.testing.assert_array_equal(run(algorithm, tmp_path / "b", episodes=5, resume=True), whole)
+
+
+@pytest.mark.parametrize("algorithm", ["td3", "sac"])
+def test_a_loss_that_is_no_number_stops_learning(algorithm):
+    _, agent, _ = build(algorithm)
+    remember(agent, 64, reward=np.nan)
+    with pytest.raises(FloatingPointError, match="the loss is nan"):
+        agent.update(64, *([0.5] if algorithm == "td3" else []), steps=1)
 
 
 # commands

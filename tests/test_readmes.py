@@ -4,6 +4,7 @@ Sentences are not compared, but what a section says in numbers and in `code` is.
 nowhere.
 """
 
+import functools
 import re
 from collections import Counter
 from decimal import Decimal
@@ -39,6 +40,7 @@ def numbers(text):
     return found
 
 
+@functools.cache
 def facts(text):
     """The numbers, the `code` and the figures of a piece of text; where its links lead is no part of it."""
     figures = IMAGE.findall(text)
@@ -46,6 +48,7 @@ def facts(text):
     return numbers(CODE.sub(" ", text)), Counter(CODE.findall(text)), figures
 
 
+@functools.cache
 def cells(line):
     """The cells of a table's line; a | inside `code` ends none."""
     return re.findall(r"((?:`[^`]*`|[^|`])*)\|", line.strip().removeprefix("|"))
@@ -158,6 +161,7 @@ def test_a_changed_number_or_name_is_seen():
         assert old in chinese and differences(table, chinese.replace(old, new)), (old, new)
 
 
+@functools.cache
 def anchors(page):
     """The anchors of a page, in order; the second of two equal ones ends in -1. A source's are its lines: L1, L2."""
     if page.suffix == ".py":

@@ -103,6 +103,20 @@ def test_five_runs_become_a_table_bands_curves_and_weights(root, monkeypatch, ca
     assert seeds[15:] == [("ppo", "Pendulum-v1", 3)]
 
 
+def test_a_run_trains_and_tests_with_its_seed(monkeypatch, tmp_path):
+    lines = []
+    monkeypatch.setattr(
+        learning, "_output", lambda line: lines.append(line) or "Testing | Mean of 100: -12.5 | Standard"
+    )
+    seconds, reward = learning.run("ppo", 3, ["--env", "CartPole-v1"], tmp_path)
+    assert seconds >= 0 and reward == -12.5
+    for line, last in zip(lines, (["--train"], ["--test", "--test-episodes", "100"]), strict=True):
+        words = [str(word) for word in line]
+        assert words[1] == str(ROOT / "ppo/main.py") and words[-len(last) :] == last
+        for flag, value in (("--env", "CartPole-v1"), ("--seed", "3"), ("--out", str(tmp_path))):
+            assert words[words.index(flag) + 1] == value
+
+
 def test_a_card_names_the_commit_that_ran_and_not_one_made_meanwhile(root, monkeypatch):
     root, _ = root
 
