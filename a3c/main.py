@@ -74,8 +74,10 @@ class Config(command.Options):
 SMALL = dict(n_steps=40, lr_a=1e-3, lr_c=2e-3, hidden=(64, 64))
 CARTPOLE = dict(steps=200_000, **SMALL)
 PONG = dict(
-    steps=7_000_000,
-    n_steps=40,
+    steps=10_000_000,
+    n_steps=128,
+    lr_a=7e-4,
+    lr_c=7e-4,
     entropy=0.003,
     reward_scale=1.0,
     reset_at_points=True,
