@@ -70,7 +70,7 @@ class A2C:
     reset_at_points: any reward other than 0 is a point, after which no more is to come, though the game goes on (Pong).
     no_normalising: take states as they are, not brought to mean 0 and deviation 1.
     act: of the hidden layers, 'tanh' or 'relu'.
-    convolutions: begin with the two of Mnih et al. (2013), for pictures.
+    convolutions: begin with the two of Mnih et al. (2013), for pictures; filters: of each.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class A2C:
         no_normalising=False,
         act="tanh",
         convolutions=False,
+        filters=(16, 32),
         hidden=(64, 64),
         seed=0,
     ):
@@ -103,7 +104,7 @@ class A2C:
         self.lr_a, self.lr_c, self.end_lr, self.total_steps, self.steps = lr_a, lr_c, end_lr, total_steps, 0
         self.rng = np.random.default_rng([seed, 1])  # of [seed] the environment draws
 
-        self.convolutions = convolutions
+        self.convolutions, self.filters = convolutions, filters
         self.act = {"tanh": tf.nn.tanh, "relu": tf.nn.relu}[act]
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
         act = None if self.discrete else {"linear": None, "tanh": tf.nn.tanh}[mean]  # of logits, or of the mean
@@ -130,7 +131,7 @@ class A2C:
 
         inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
         if self.convolutions:
-            layer = convolve(layer, self.act, init)
+            layer = convolve(layer, self.filters, self.act, init)
         for i, width in enumerate(hidden, 1):
             name = f"hidden_{i}" if self.act is tf.nn.tanh else f"hidden_{i}_relu"
             layer = dense(layer, width, self.act, 2**0.5, name)

@@ -61,6 +61,8 @@ class Config(command.Options):
     """Of the hidden layers."""
     convolutions: bool = False
     """Begin both networks with two layers of convolutions (pictures)."""
+    filters: tuple[Count, Count] = (16, 32)
+    """Of these two layers."""
     hidden: tuple[Count, ...] = (64, 64)
     """Units of the hidden layers of both networks."""
     running: Fraction = 0.9

@@ -63,6 +63,8 @@ class Config(command.Options):
     """Of the hidden layers."""
     convolutions: bool = False
     """Begin both networks with two layers of convolutions (pictures)."""
+    filters: tuple[Count, Count] = (16, 32)
+    """Of these two layers."""
     hidden: tuple[Count, ...] = (128, 128)
     """Units of the hidden layers of both networks."""
     running: Fraction = 0.95

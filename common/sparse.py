@@ -40,15 +40,16 @@ class Square(tl.layers.Layer):
         return tf.reshape(inputs, [-1, self.side, self.side, 1])
 
 
-def convolve(pictures, act, init):
+def convolve(pictures, filters, act, init):
     """TensorLayer's layers of the two convolutions of Mnih et al. (2013), from pictures to one row each.
 
-    pictures: the layer of pictures, squares [batch, side * side].  act: the activation.  init(gain): an initialiser.
+    pictures: the layer of pictures, squares [batch, side * side].  filters: how many in the first and the second layer.
+    act: the activation.  init(gain): an initialiser.
     """
     layer = Square(round(pictures.shape[1] ** 0.5))(pictures)
-    for i, (filters, size, stride) in enumerate([(16, 8, 4), (32, 4, 2)], 1):
+    for i, (n, size, stride) in enumerate(zip(filters, (8, 4), (4, 2), strict=True), 1):
         settings = dict(padding="VALID", W_init=init(2**0.5), name=f"convolution_{i}")
-        layer = tl.layers.Conv2d(filters, (size,) * 2, (stride,) * 2, act, **settings)(layer)
+        layer = tl.layers.Conv2d(n, (size,) * 2, (stride,) * 2, act, **settings)(layer)
     return tl.layers.Flatten()(layer)
 
 

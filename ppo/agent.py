@@ -38,7 +38,7 @@ class PPO:
     log_std: of the Gaussian policy at the start.
     normalising: bring states to mean 0 and deviation 1 (not pictures).
     act: of the hidden layers, 'tanh' or 'relu'.
-    convolutions: begin with the two of Mnih et al. (2013), for pictures.
+    convolutions: begin with the two of Mnih et al. (2013), for pictures; filters: of each.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class PPO:
         normalising=False,
         act="tanh",
         convolutions=False,
+        filters=(16, 32),
         hidden=(64, 64),
         seed=0,
     ):
@@ -81,7 +82,7 @@ class PPO:
         self.lr_a, self.lr_c, self.end_lr, self.total_steps, self.steps = lr_a, lr_c, end_lr, total_steps, 0
         self.rng = np.random.default_rng([seed, 1])  # of [seed] the environment draws
 
-        self.convolutions = convolutions
+        self.convolutions, self.filters = convolutions, filters
         self.act = {"tanh": tf.nn.tanh, "relu": tf.nn.relu}[act]
         self.critic = self._network(state_dim, hidden, 1, gain=1.0)  # state -> V(s)
         act = None if self.discrete else {"linear": None, "tanh": tf.nn.tanh}[mean]  # of logits, or of the mean
@@ -113,7 +114,7 @@ class PPO:
 
         inputs = layer = tl.layers.Input([None, state_dim], tf.float32)
         if self.convolutions:
-            layer = convolve(layer, self.act, init)
+            layer = convolve(layer, self.filters, self.act, init)
         for i, width in enumerate(hidden, 1):
             name = f"hidden_{i}" if self.act is tf.nn.tanh else f"hidden_{i}_relu"
             layer = dense(layer, width, self.act, 2**0.5, name)

@@ -71,6 +71,8 @@ class Config(command.Options):
     """Of the hidden layers; relu is the book's."""
     convolutions: bool = False
     """Begin both networks with two layers of convolutions (pictures)."""
+    filters: tuple[Count, Count] = (16, 32)
+    """Of these two layers."""
     hidden: tuple[Count, ...] = (64, 64)
     """Units of the hidden layers of both networks."""
     running: Fraction = 0.9

@@ -447,14 +447,14 @@ RAW = dict(no_normalising=True)
 
 @pytest.mark.parametrize("algorithm", [PPO, partial(A2C, **RAW), partial(ACNet, "", **RAW)], ids=["ppo", "a2c", "a3c"])
 def test_convolutions_by_hand(algorithm):
-    """Of a picture of 28 by 28: 6 by 6 places of 16 filters, then 2 by 2 of 32, in TensorFlow and in NumPy."""
-    agent = algorithm(784, 3, None, hidden=(8,), act="relu", convolutions=True, seed=1)
+    """Of a picture of 28 by 28: 6 by 6 places of 4 filters, then 2 by 2 of 6, in TensorFlow and in NumPy."""
+    agent = algorithm(784, 3, None, hidden=(8,), act="relu", convolutions=True, filters=(4, 6), seed=1)
     rng, states = np.random.default_rng(0), random_states(5, 784, 0.1)
     for weight in agent.actor.all_weights:  # biases begin at 0, where a forgotten one would not show
         weight.assign(rng.normal(0, 0.3, weight.shape))
     agent.policy.refresh()
     K, b, L, c, V, d, W, e = (weight.numpy() for weight in agent.actor.all_weights)
-    assert (K.shape, L.shape, V.shape) == ((8, 8, 1, 16), (4, 4, 16, 32), (128, 8))
+    assert (K.shape, L.shape, V.shape) == ((8, 8, 1, 4), (4, 4, 4, 6), (24, 8))
 
     def convolution(layers, kernel, bias, stride):
         """layers: one matrix a filter of the layer before."""
