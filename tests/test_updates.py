@@ -80,7 +80,6 @@ def test_the_board_gets_a_rows_numbers_with_the_episodes(tmp_path):
 
 
 def test_tensorboards_file_holds_the_names(tmp_path):
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     with training(tmp_path, logdir=tmp_path / "board") as run:
@@ -95,10 +94,16 @@ def test_tensorboards_file_holds_the_names(tmp_path):
 
 
 def test_a_logdir_that_is_a_file_is_one_line(tmp_path):
-    pytest.importorskip("tensorboard")
     (tmp_path / "board").touch()
     with pytest.raises(UserError, match="--logdir: can't write to"):
         training(tmp_path, logdir=tmp_path / "board")
+
+
+def test_without_tensorboard_the_message_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(UserError, match="--logdir needs TensorBoard: pip install tensorboard"):
+        training(tmp_path, logdir=tmp_path / "board")
+    assert not (tmp_path / "board").exists()
 
 
 OFF_POLICY = ["--start-steps", "250", "--batch-size", "16"]
