@@ -45,7 +45,7 @@ def _locomotion():
 try:
     locomotion = _locomotion()
 except ImportError as error:
-    hint = "pip install -r requirements/bullet.txt (on Python 3.10 or 3.11)"
+    hint = "pip install -r requirements/bullet.txt (on Python 3.10 or 3.11; Linux x86-64)"
     raise gym.error.DependencyNotInstalled(f"{error}; {hint}") from None
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated, NoReturn, get_type_hints
 
 if missing := [name for name in ("tyro", "gym", "platformdirs", "tensorflow") if not importlib.util.find_spec(name)]:
+    activate = r".venv\Scripts\activate" if sys.platform == "win32" else "source .venv/bin/activate"
     print(
         f"error: {sys.executable} has no {' and no '.join(missing)}: type 'make train' in the project's folder once"
-        " (without make: see README.md), then 'source .venv/bin/activate'",
+        f" (without make: see README.md), then '{activate}'",
         file=sys.stderr,
     )
     sys.exit(2)
@@ -163,6 +164,8 @@ def keywords(config: Options, cls: type) -> dict:
 def run(main) -> NoReturn:
     """Run a command's `main` and turn what goes wrong into one line and an exit status."""
     warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of a run that is about to stop at a NaN
+    if hasattr(sys.stdout, "reconfigure"):  # a path may have letters that a redirected output has not
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
     except UserError as error:
@@ -200,7 +203,7 @@ def _one_line(box: str) -> str:
     plain = re.sub(r"\x1b\[[\d;]*m", "", box)  # on a terminal it has colours
     lines = [line.strip("│| ") for line in plain.splitlines()]
     paragraphs = " ".join("\n" if set(line) <= set("─-╭╮╰╯") else line for line in lines[1:])
-    message, *hints = (text.strip() for text in paragraphs.split("\n"))
+    message, *hints = (text.strip() for text in paragraphs.strip().split("\n"))
     suggestion = next((hint for hint in hints if hint.startswith("Perhaps you meant")), "")
     words = suggestion.split()
     nearest = next((word for word in words if word.startswith("--")), "")

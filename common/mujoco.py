@@ -22,6 +22,9 @@ try:
 except ImportError as error:
     raise gym.error.DependencyNotInstalled(f"{error}; pip install -r requirements/mujoco.txt") from None
 
+if sys.platform == "win32":  # there MuJoCo opens no file in a folder whose name is not ASCII
+    mujoco.MjModel.from_xml_path = lambda path: mujoco.MjModel.from_xml_string(Path(path).read_text(encoding="utf-8"))
+
 
 class Drawn(gym.Wrapper):
     """An environment whose pictures another process draws, told where the joints are and how fast.

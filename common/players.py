@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children, get_context, parent_process
 from typing import NamedTuple
@@ -89,6 +89,8 @@ class Tables(Players):
 
 def _result(future):
     with _alive():
+        while not wait([future], timeout=1).done:  # on Windows Ctrl-C is seen between two waits only
+            pass
         return future.result()
 
 

@@ -68,6 +68,7 @@ class Training:
             initial=min(self.steps if unit == "step" else self.episode, budget),
             disable=not sys.stderr.isatty(),
             dynamic_ncols=True,
+            ascii=sys.platform == "win32" or None,  # its older consoles draw blocks two columns wide; None: tqdm looks
             bar_format="{desc}|{bar}| {percentage:.0f}%, {remaining} left{postfix}",  # the result fits in 80 columns
             desc="Training ",
             unit=unit,
@@ -267,7 +268,7 @@ def _reason(error: OSError) -> str:
 def command_line(*flags: str) -> str:
     """This command with these flags in place of --train, --test, --resume and --render, as one would type it."""
     python, here = Path(sys.executable), Path.cwd()
-    if shutil.which("python") == sys.executable:  # the environment is active
+    if os.path.normcase(shutil.which("python") or "") == os.path.normcase(sys.executable):  # the environment is active
         python = "python"
     elif python.is_relative_to(here):
         python = python.relative_to(here)

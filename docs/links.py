@@ -56,7 +56,7 @@ def differences(root: Path = ROOT) -> list[str]:
     for page, text in stale(root).items():
         before = page.read_text(encoding="utf-8").split("\n")
         pairs = zip(before, text.split("\n"), strict=True)
-        found += [f"{page.relative_to(root)}:{i}: {b[:100]}" for i, (a, b) in enumerate(pairs, 1) if a != b]
+        found += [f"{page.relative_to(root).as_posix()}:{i}: {b[:100]}" for i, (a, b) in enumerate(pairs, 1) if a != b]
     return found
 
 

@@ -80,9 +80,9 @@ def test_five_runs_become_a_table_bands_curves_and_weights(root, monkeypatch, ca
         ("results.md", "| ppo | Pendulum-v1 | -20.0 | -40.0 | 102 | 5.0 |"),
         ("results.zh-CN.md", "| 文件夹 | 环境 | 中位数 | 最差 | 步数 | 秒 |"),
     ):
-        page = (root / "docs" / name).read_text()
+        page = (root / "docs" / name).read_text("utf-8")
         assert row in page and "stale" not in page and page.startswith("before") and page.endswith("after\n")
-        matrix = (root / name.replace("results", "README")).read_text()
+        matrix = (root / name.replace("results", "README")).read_text("utf-8")
         assert "-20" in matrix and "stale" not in matrix
     band = compare.read_band("ppo", "CartPole-v1")
     assert band.running[-1].tolist() == [0, -10, -20, -30, -40] and band.steps[-1] == 104

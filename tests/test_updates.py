@@ -149,5 +149,6 @@ def test_every_folder_leaves_its_table_and_resume_goes_on_with_it(algorithm, tmp
     assert set(steps) <= ends and sorted(set(steps), key=int) == steps
     assert all(math.isfinite(float(number)) for row in rows for number in row.values())
     for page in ("README.md", "README.zh-CN.md"):
-        (line,) = (x for x in (ROOT / algorithm / page).read_text().split("\n\n") if x.startswith("`updates.csv`"))
+        paragraphs = (ROOT / algorithm / page).read_text("utf-8").split("\n\n")
+        (line,) = (x for x in paragraphs if x.startswith("`updates.csv`"))
         assert [name for name in rows[0] if name != "steps" and f"`{name}`" not in line] == []
