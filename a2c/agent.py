@@ -69,7 +69,7 @@ class A2C:
     reward_scale: rewards are multiplied by it, so that values are of the order of 1.
     reset_at_points: any reward other than 0 is a point, after which no more is to come, though the game goes on (Pong).
     no_normalising: take states as they are, not brought to mean 0 and deviation 1.
-    act: of the hidden layers, 'tanh' or 'relu'.
+    act: of the hidden layers and of the convolutions, 'tanh' or 'relu'.
     convolutions: begin with the two of Mnih et al. (2013), for pictures; filters: of each.
     """
 
@@ -202,7 +202,7 @@ class A2C:
 
         Returns floats by name: actor_loss, critic_loss and entropy, means over the steps, before the update; and
         actor_grad_norm and critic_grad_norm, how long the gradients were before they were shortened.
-        Raises FloatingPointError if a loss is no longer a number.
+        Raises FloatingPointError if a loss or a weight is no longer a number.
         """
         progress = np.float32(min(self.steps / self.total_steps, 1) if self.total_steps else 0)
         results, psi, theta = self._update(self.normaliser(states), actions, rewards, done, progress)

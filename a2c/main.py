@@ -26,11 +26,11 @@ class Config(command.Options):
 
     env: str = "CartPole-v1"
     steps: Count | None = 200_000
-    """Environment steps, of all workers together."""
+    """Stop training when the episodes that have ended have so many steps, of all workers together."""
     workers: Count = 8
     """W of Algorithm 5.20: environments that act side by side."""
     ray: str | None = None
-    """Spread the workers over Ray actors: on this machine, or on the cluster at this address, host:port."""
+    """Spread the workers over Ray actors: on this machine (--ray alone), or on the cluster at host:port."""
     n_steps: Count = 8
     """L of Algorithm 5.20: steps that each worker takes between two updates."""
     gamma: Fraction = 0.98
@@ -44,7 +44,7 @@ class Config(command.Options):
     end_lr: Fraction = 1.0
     """The part of both learning rates that is left at the end of --steps, if given; they fall linearly."""
     entropy: NotNegative = 0.0
-    """Weight of the policy's entropy."""
+    """Weight of the policy's entropy, which keeps it exploring."""
     max_grad_norm: Positive = 0.5
     """Longer gradients are shortened to it."""
     mean: Literal["linear", "tanh"] = "linear"
@@ -58,11 +58,11 @@ class Config(command.Options):
     no_normalising: bool = False
     """Take states as they are, not brought to mean 0 and deviation 1."""
     act: Literal["tanh", "relu"] = "tanh"
-    """Of the hidden layers."""
+    """Activation of the hidden layers and of the convolutions."""
     convolutions: bool = False
     """Begin both networks with two layers of convolutions (pictures)."""
     filters: tuple[Count, Count] = (16, 32)
-    """Of these two layers."""
+    """How many filters each of the two has."""
     hidden: tuple[Count, ...] = (64, 64)
     """Units of the hidden layers of both networks."""
     running: Fraction = 0.9

@@ -92,7 +92,7 @@ class Worker:
     def targets(self, reward, done, value):
         """What V(s_t) should be, float32 [L]; less V(s_t) it is the generalised advantage.
 
-        reward, done: [L], done where an episode ended.  value: float32 [L + 1], of the states and the one after them.
+        reward, done: [L], done where an episode or a point ended.  value: float32 [L + 1], of the states and the next.
         """
         target, targets = value[-1], []
         for t in reversed(range(len(reward))):
@@ -118,7 +118,7 @@ class ACNet:
     mean: of the Gaussian policy, 'linear' or 'tanh', which keeps it within the actions' bounds.
     log_std, max_log_std: of the Gaussian policy, at the start and at most.
     no_normalising: take states as they are, not brought to mean 0 and deviation 1.
-    act: of the hidden layers, 'tanh' or 'relu'.
+    act: of the hidden layers and of the convolutions, 'tanh' or 'relu'.
     convolutions: begin with the two of Mnih et al. (2013), for pictures; filters: of each.
     """
 

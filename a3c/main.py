@@ -26,17 +26,17 @@ class Config(command.Options):
 
     env: str = "BipedalWalker-v3"
     steps: Count | None = 15_000_000
-    """Environment steps, of all workers together."""
+    """Stop training when the episodes that have ended have so many steps, of all workers together."""
     workers: Count = os.cpu_count() or 1
     """Threads (with --ray: processes), each with an environment of its own."""
     ray: str | None = None
-    """Run the workers as Ray actors: on this machine, or on the cluster at this address, host:port."""
+    """Run the workers as Ray actors: on this machine (--ray alone), or on the cluster at host:port."""
     n_steps: Count = 80
-    """L of Algorithm 5.21: steps between two updates."""
+    """L of Algorithm 5.21: steps that a worker takes between two of its updates."""
     gamma: Fraction = 0.99
     """Discount of rewards."""
     gae_lambda: Fraction = 0.95
-    """Decay of the advantage estimate; 0 is the book's one-step advantage."""
+    """Decay of the advantage estimate; 0 is the one-step advantage of Algorithm 5.21, 1 the listing's of L steps."""
     lr_a: Positive = 4e-4
     """Learning rate of the actor."""
     lr_c: Positive = 4e-4
@@ -44,7 +44,7 @@ class Config(command.Options):
     end_lr: Fraction = 0.0
     """The part of both learning rates that is left at the end of --steps, if given; they fall linearly."""
     entropy: NotNegative = 1e-3
-    """Weight of the policy's entropy."""
+    """Weight of the policy's entropy, which keeps it exploring."""
     max_grad_norm: Positive = 0.5
     """Longer gradients are shortened to it."""
     mean: Literal["linear", "tanh"] = "linear"
@@ -52,7 +52,7 @@ class Config(command.Options):
     log_std: float = -1.0
     """Logarithm of the Gaussian policy's deviation at the start."""
     max_log_std: float = -0.5
-    """And at most."""
+    """Logarithm of that deviation at most, throughout the training."""
     reward_scale: Positive = 0.1
     """Rewards are multiplied by it for learning, so that values are of the order of 1."""
     reset_at_points: bool = False
@@ -60,11 +60,11 @@ class Config(command.Options):
     no_normalising: bool = False
     """Take states as they are, not brought to mean 0 and deviation 1."""
     act: Literal["tanh", "relu"] = "tanh"
-    """Of the hidden layers."""
+    """Activation of the hidden layers and of the convolutions."""
     convolutions: bool = False
     """Begin both networks with two layers of convolutions (pictures)."""
     filters: tuple[Count, Count] = (16, 32)
-    """Of these two layers."""
+    """How many filters each of the two has."""
     hidden: tuple[Count, ...] = (128, 128)
     """Units of the hidden layers of both networks."""
     running: Fraction = 0.95

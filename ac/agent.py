@@ -71,7 +71,7 @@ class Critic:
     """V(s), or Q(s, a) for each of action_num actions.
 
     lr: learning rate (Adam).  gamma: discount.
-    kind: 'v', or 'q' and 'expected-q' for the targets of Eq. (5.12) and (5.13).
+    kind: 'v', or 'q' and 'expected-q' for the targets of Eq. (5.12) and (5.13); another raises ValueError.
     """
 
     def __init__(self, state_dim, lr=0.01, *, gamma=0.98, kind="v", action_num=None, hidden=(64,), seed=0):

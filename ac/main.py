@@ -22,7 +22,7 @@ class Config(command.Options):
 
     env: str = "CartPole-v1"
     steps: Count | None = 45_000
-    """Environment steps, at most."""
+    """Stop training at the end of the episode in which this many environment steps are reached."""
     solved: float | None = 475.0
     """Stop once the running reward reaches this."""
     n_steps: Count = 16

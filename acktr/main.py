@@ -22,7 +22,7 @@ class Config(command.Options):
 
     env: str = "CartPole-v1"
     steps: Count | None = 80_000
-    """Environment steps, of all workers together."""
+    """Stop training when the episodes that have ended have so many steps, of all workers together."""
     workers: Count = 16
     """Environments that act side by side."""
     n_steps: Count = 20
@@ -48,7 +48,7 @@ class Config(command.Options):
     refresh: Count = 5
     """The inverses of A and S are computed anew every so many updates."""
     entropy: NotNegative = 0.0
-    """Weight of the policy's entropy."""
+    """Weight of the policy's entropy, which keeps it exploring."""
     mean: Literal["linear", "tanh"] = "linear"
     """Of the Gaussian policy; tanh keeps it within the actions' bounds."""
     log_std: float = 0.0

@@ -66,7 +66,7 @@ class Options:
     no_unhealthy: bool = False
     """In MuJoCo's Ant, Hopper, Humanoid and Walker2d: an episode goes on after a fall."""
     seed: Annotated[int, Range(0)] = 0
-    """Seed of everything random: the same seed repeats the same run."""
+    """Seed of everything random: the same seed repeats the same run (not a3c's with several workers, nor --ray)."""
     episodes: Count | None = None
     """Stop training after this many episodes."""
     steps: Count | None = None

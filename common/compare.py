@@ -1,4 +1,4 @@
-"""Does mine learn normally? Training runs, drawn over the band of five seeds that a folder ships.
+"""Does mine learn normally? Training runs, drawn over the band of other seeds that a folder ships.
 
 python common/compare.py ppo                              the run in model/ppo/Pendulum-v1
 python common/compare.py td3 --out model/a model/b        several runs, each of its own --out
@@ -29,12 +29,12 @@ import tyro
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Draw training runs over the band of the same commands with seeds 0 to 4."""
+    """Draw training runs over the band of the same command with seeds 0 to 4, or with fewer where it takes long."""
 
     algorithm: tyro.conf.Positional[str]
     """The folder: ppo, sac, ..."""
     env: str = ""
-    """Environment id, the folder's first one if it isn't given."""
+    """Environment id, the folder's default if it isn't given."""
     out: tuple[Path, ...] = (Path("."),)
     """The --out of each run; the picture goes to image/ in the first."""
 
@@ -59,7 +59,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Band:
-    """Running rewards of several seeds: float64 [points, seeds], after steps: float64 [points].
+    """Running rewards of one seed or several: float64 [points, seeds], after steps: float64 [points].
 
     A seed that stopped early, as it was solved, keeps its last one.
     """

@@ -102,7 +102,7 @@ class Differences(gym.Wrapper):
     """Pong as section 5.10.2 feeds it to the network.
 
     A state is the difference of two successive pictures, int8 [6400] of -1, 0 and 1: it shows what moves and
-    where to. The first one of a game is zero. Actions: 0 nothing, 1 up, 2 down.
+    where to. The first one of a game is zero, or with `present` that picture. Actions: 0 nothing, 1 up, 2 down.
 
     present: show the present picture, too: 1 wherever something is, -1 where something was.
     """

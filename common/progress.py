@@ -18,7 +18,7 @@ from common import checkpoint, weights
 from common.command import Options, UserError
 from common.weights import replacing
 
-SAVE_EVERY = 30.0  # seconds, at least, between the weights written while training goes on
+SAVE_EVERY = 30.0  # seconds, at least, between two saves while training goes on (best_of's weights come in between)
 
 
 class Training:
@@ -38,7 +38,7 @@ class Training:
 
     others: what else --resume must bring back: random generators that the run draws from, a worker, by name.
 
-    steps: environment steps so far.  episode: episodes so far.
+    steps: environment steps of the episodes that have ended.  episode: how many have.
     """
 
     def __init__(self, config: Options, agent, *envs, best_of: int = 0, running: float = 0.9, **others):

@@ -176,8 +176,8 @@ class DDPG:
         """`steps` rounds of critic, actor and target updates on random minibatches of the memory.
 
         Returns floats by name: critic_loss, actor_loss and q, the mean Q of the actor's actions, which is minus its
-        loss, means over the rounds; var, the noise's variance after them.
-        Raises RuntimeError if the memory is empty, FloatingPointError if a loss is no longer a number.
+        loss, means over the rounds; var, the noise's variance after them, as a part of the squared action_range.
+        Raises RuntimeError if the memory is empty, FloatingPointError if a loss or a weight is no longer a number.
         """
         if not self.pointer:
             raise RuntimeError("the memory is empty: call store_transition first")

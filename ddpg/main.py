@@ -22,7 +22,7 @@ class Config(command.Options):
 
     env: str = "Pendulum-v1"
     episodes: Count | None = 100
-    """Episodes of training."""
+    """Stop training after this many episodes; --steps alone lifts this limit."""
     start_steps: Count = 500
     """Steps before the first update."""
     random_steps: Annotated[int, Range(0)] = 0
@@ -50,7 +50,7 @@ class Config(command.Options):
     ou_theta: Annotated[float, Range(above=0, high=1)] = 0.15
     """theta of Eq. (6.1)."""
     var: NotNegative = 0.5
-    """Variance of the noise at the start, as a part of the squared action range."""
+    """Variance of the noise at the start, as a part of the square of the largest action."""
     var_decay: Fraction = 0.9995
     """Factor of the variance at each gradient step."""
     batch_norm: bool = False

@@ -24,7 +24,7 @@ class PPO:
     state_dim: length of a state.
     action_dim: length of an action, or the number of actions if they are discrete.
     action_bound: float32 [action_dim], the largest action; None for discrete actions.
-    method: 'clip' or 'penalty'.
+    method: 'clip' or 'penalty'; another word raises ValueError.
     gamma, gae_lambda: discount, and the decay of the advantage estimate (1: the book's Monte Carlo sum).
     lr_a, lr_c: learning rates of actor and critic (Adam); they fall linearly to the part end_lr
         at total_steps, if that is given.
@@ -37,7 +37,7 @@ class PPO:
     mean: of the Gaussian policy, 'linear' or 'tanh', which keeps it within the actions' bounds.
     log_std: of the Gaussian policy at the start.
     normalising: bring states to mean 0 and deviation 1 (not pictures).
-    act: of the hidden layers, 'tanh' or 'relu'.
+    act: of the hidden layers and of the convolutions, 'tanh' or 'relu'.
     convolutions: begin with the two of Mnih et al. (2013), for pictures; filters: of each.
     """
 
@@ -197,7 +197,7 @@ class PPO:
         Returns floats by name: actor_loss and critic_loss, means over the gradient steps; kl of the new policy from the
         old; entropy of the old; clip_fraction, the part of all steps whose new ratio is outside 1 +- epsilon; and the
         lam that it used, for 'penalty'.
-        Raises RuntimeError if a path is open or there is none, FloatingPointError if a loss is no longer a number.
+        Raises RuntimeError if a path is open or there is none, FloatingPointError if a loss or a weight is no number.
         """
         if self.reward_buffer or not self.state_buffer:
             raise RuntimeError("update() learns from finished paths: call finish_path(next_state, done) first")

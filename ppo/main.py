@@ -24,15 +24,15 @@ class Config(command.Options):
 
     env: str = "Pendulum-v1"
     steps: Count | None = 120_000
-    """Environment steps."""
+    """Stop training at the end of the episode (with --workers: the batch) in which so many steps are reached."""
     method: Literal["clip", "penalty"] = "clip"
     """clip: Algorithm 5.24, penalty: Algorithm 5.23."""
     batch_size: Count = 2048
-    """Steps between two updates."""
+    """Steps between two updates (with --workers rounded down to a multiple of --environments)."""
     workers: Annotated[int, Range(0)] = 0
-    """Processes in which `environments` are played side by side; 0: one is played in this process."""
+    """Processes in which --environments are played side by side; 0: one is played in this process."""
     environments: Count = 8
-    """With --workers: environments, of which each takes its share of the batch."""
+    """With --workers: how many environments, of which each takes its share of the batch."""
     gamma: Fraction = 0.98
     """Discount of rewards."""
     gae_lambda: Fraction = 0.9
@@ -68,11 +68,11 @@ class Config(command.Options):
     normalising: bool = False
     """Bring states to mean 0 and deviation 1 (not pictures)."""
     act: Literal["tanh", "relu"] = "tanh"
-    """Of the hidden layers; relu is the book's."""
+    """Activation of the hidden layers, where relu is the book's, and of the convolutions."""
     convolutions: bool = False
     """Begin both networks with two layers of convolutions (pictures)."""
     filters: tuple[Count, Count] = (16, 32)
-    """Of these two layers."""
+    """How many filters each of the two has."""
     hidden: tuple[Count, ...] = (64, 64)
     """Units of the hidden layers of both networks."""
     running: Fraction = 0.9

@@ -102,7 +102,7 @@ class PolicyGradient:
     def train_critic(self, returns, state, mask):
         """One gradient step of the baseline b(s) towards returns [batch]; mask: float32 [batch], 0 in padding rows."""
         with tf.GradientTape() as tape:
-            error = tf.square(returns - self.critic.forward(state)[:, 0])  # last line of Algorithm 5.18
+            error = tf.square(returns - self.critic.forward(state)[:, 0])  # last line of Algorithm 5.18's loop
             loss = tf.reduce_sum(error * mask) / tf.reduce_sum(mask)
         self.critic_opt.apply(tape.gradient(loss, self.critic.trainable_weights))
         return loss
@@ -170,7 +170,7 @@ class PolicyGradient:
         self.value.refresh()
 
     def _discount_and_norm_rewards(self, states=None):
-        """The returns of the buffered paths less the baseline, float [steps]: the bracket of Eq. (5.3).
+        """The returns of the buffered paths less b, the bracket of Eq. (5.3), or normalised: float [steps].
 
         states: what `_states` gives, if it is at hand.  An open path ends here.
         """

@@ -24,7 +24,7 @@ class Config(command.Options):
 
     env: str = "CartPole-v1"
     steps: Count | None = 150_000
-    """Environment steps, at most."""
+    """Stop training at the end of the episode (with --workers: the batch) in which so many steps are reached."""
     solved: float | None = 495.0
     """Stop once the running reward reaches this."""
     batch_size: Count = 4
@@ -36,7 +36,7 @@ class Config(command.Options):
     gamma_t: bool = False
     """Weight step t by gamma^t, as Eq. (5.2) has it and practice has not."""
     baseline: Literal["none", "normalise", "value"] = "normalise"
-    """b of Eq. (5.3); none: 0, normalise: as the listing does, value: V(s)."""
+    """b of Eq. (5.3); none: 0, value: V(s). normalise: no b, but the batch's returns to mean 0 and deviation 1."""
     learning_rate: Positive = 0.02
     """Learning rate of the policy."""
     lr_c: Positive = 1e-2
@@ -52,7 +52,7 @@ class Config(command.Options):
     reset_at_points: bool = False
     """A reward other than 0 ends a path: what comes after the point was not its doing (Pong)."""
     act: Literal["tanh", "relu"] = "tanh"
-    """Of the hidden layers."""
+    """Activation of the hidden layers."""
     hidden: tuple[Count, ...] = (32,)
     """Units of the hidden layers of both networks."""
     running: Fraction = 0.9

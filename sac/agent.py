@@ -288,10 +288,10 @@ class SAC:
 
         auto_entropy: whether alpha learns, too.  target_entropy: kappa of Eq. (6.29), of actions within action_range;
         -action_dim if not given.
-        Returns floats by name, means over the rounds: q_loss, of both critics together; policy_loss; q, the mean Q of
-        the policy's actions; its entropy; and alpha.
-        Raises RuntimeError if the replay buffer is empty, UserError if no policy has an entropy of kappa,
-        FloatingPointError if a loss is no longer a number.
+        Returns floats by name, means over the rounds: q_loss, of both critics together; policy_loss; q, the mean of
+        the smaller Q of the policy's actions; its entropy; and alpha.
+        Raises RuntimeError if the replay buffer is empty, UserError if alpha learns and no policy has an entropy of
+        kappa, FloatingPointError if a loss or a weight is no longer a number.
         """
         batches = self.replay_buffer.sample_batches(steps, batch_size)
         noise = self.rng.standard_normal((steps, 2, batch_size, self.policy_net.num_actions), np.float32)

@@ -21,7 +21,7 @@ class Config(command.Options):
 
     env: str = "Pendulum-v1"
     episodes: Count | None = 100
-    """Episodes of training."""
+    """Stop training after this many episodes; --steps alone lifts this limit."""
     start_steps: Count = 500
     """Random steps before the first update."""
     update_every: Count = 50
@@ -72,7 +72,7 @@ PRESETS = {
 
 
 def train(config, agent, env):
-    """Act at random, remember every step, learn from random memories."""
+    """Act by samples of the policy, remember every step, learn from random memories."""
     from common.progress import Training
 
     replay_buffer = agent.replay_buffer

@@ -256,7 +256,7 @@ class TD3:
 
         Returns floats by name: q_loss, of both critics together, the mean over the rounds; policy_loss and q, the mean
         Q of the policy's actions, which is minus its loss, means over the policy's steps, if there was one.
-        Raises RuntimeError if the replay buffer is empty, FloatingPointError if a loss is no longer a number.
+        Raises RuntimeError if the replay buffer is empty, FloatingPointError if a loss or a weight is no number.
         """
         batches = self.replay_buffer.sample_batches(steps, batch_size)
         noise = self.rng.standard_normal((steps, batch_size, self.policy_net.num_actions), np.float32)

@@ -21,7 +21,7 @@ class Config(command.Options):
 
     env: str = "Pendulum-v1"
     episodes: Count | None = 100
-    """Episodes of training."""
+    """Stop training after this many episodes; --steps alone lifts this limit."""
     start_steps: Count = 500
     """Random steps before the first update."""
     update_every: Count = 50
@@ -43,9 +43,9 @@ class Config(command.Options):
     reward_scale: Positive = 0.1
     """Rewards are multiplied by it for learning, so that values are of the order of 1."""
     explore_noise_scale: NotNegative = 0.1
-    """Standard deviation of the noise of exploration, as a part of the action range."""
+    """Standard deviation of the noise of exploration, as a part of the largest action."""
     eval_noise_scale: NotNegative = 0.2
-    """sigma of Eq. (6.16), as a part of the action range; c is twice that."""
+    """sigma of Eq. (6.16), as a part of the largest action; c is twice that."""
     policy_target_update_interval: Count = 2
     """d of Algorithm 6.27: critic steps for each step of the policy and the targets; 1 switches the delay off."""
     single_q: bool = False

@@ -271,7 +271,7 @@ class TRPO:
         return self._flat_concat(backward.gradient(output, self.actor_weights, M_J_x)) + self.damping * x
 
     def natural_step(self, g, delta, states, old_mean, old_log_std):
-        """The whole step theta' - theta, float32 [n]: the longest within Eq. (5.29) along the natural gradient.
+        """The whole step d, float32 [n]: along H^-1 g, as far as KL to second order, d' H d / 2, is delta.
 
         g: float32 [n], the direction in which the surrogate rises.  delta: a number.  The others as `kl` takes them.
         """
@@ -334,8 +334,8 @@ class TRPO:
         Returns floats by name: actor_loss_before and actor_loss, -L before and after the step; critic_loss, the mean
         over its gradient steps; kl of the new policy from the old; accepted, 0 if the line search took no step; entropy
         of the old policy.
-        Raises RuntimeError before the buffer is full and its last path is closed, FloatingPointError if a loss is no
-        longer a number.
+        Raises RuntimeError before the buffer is full and its last path is closed, FloatingPointError if a loss or a
+        weight is no longer a number.
         """
         states, actions, adv, returns, logp, mean, log_std = self.buf.get()
         progress = np.float32(min(self.steps / self.total_steps, 1) if self.total_steps else 0)

@@ -23,13 +23,13 @@ class Config(command.Options):
 
     env: str = "Pendulum-v1"
     steps: Count | None = 150_000
-    """Environment steps."""
+    """Stop training at the end of the episode (with --workers: the batch) in which so many steps are reached."""
     batch_size: Count = 2048
     """Steps between two updates."""
     workers: Annotated[int, Range(0)] = 0
-    """Processes in which `environments` are played side by side; 0: one is played in this process."""
+    """Processes in which --environments are played side by side; 0: one is played in this process."""
     environments: Count = 8
-    """With --workers: environments, of which each takes its share of the batch."""
+    """With --workers: how many environments, of which each takes its share of the batch."""
     gamma: Fraction = 0.95
     """Discount of rewards."""
     gae_lambda: Fraction = 0.95
