@@ -196,6 +196,8 @@ def test_on_colab_the_first_cell_clones_and_installs_once(name, tmp_path, monkey
         ran.append(words)
         if words[0] == "git":
             (tmp_path / words[-1] / "ppo").mkdir(parents=True)
+        elif len(ran) == 2:
+            raise KeyboardInterrupt  # the first installation is interrupted
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
@@ -203,11 +205,14 @@ def test_on_colab_the_first_cell_clones_and_installs_once(name, tmp_path, monkey
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(sys, "path", [*sys.path])
     first = cells(read(name), "code")[0].source
+    with pytest.raises(KeyboardInterrupt):
+        exec(first)
     for _ in range(2):  # before and after the restart
         exec(first, {"get_ipython": lambda: types.SimpleNamespace(kernel=kernel)})
         assert sys.path[0] == str(tmp_path / "repository")
     assert len(asked) == 1 and restarts == [True]
-    clone, install = ran
+    clone, install, again = ran
+    assert again == install
     assert clone == ["git", "clone", "--depth", "1", "https://example.org/it", "repository"]
     assert install[:4] == [sys.executable, "-m", "pip", "install"] and install[-1] == "repository/requirements.txt"
 
@@ -218,3 +223,9 @@ def test_elsewhere_the_first_cell_finds_the_repository_and_does_nothing_else(fol
     monkeypatch.setattr(sys, "path", [*sys.path])
     exec(cells(read("chapter5"), "code")[0].source, {})
     assert sys.path[0] == str(ROOT)
+
+
+def test_a_notebook_without_the_repository_says_so(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AssertionError, match="Open it in the folder notebooks/ of the repository"):
+        exec(cells(read("chapter6"), "code")[0].source, {})

@@ -130,11 +130,12 @@ class Site:
         if page == "index.html":
             button = f'<a class="button" href="play/index.html">{WORDS[language]["play"]}</a>'
             body = body.replace("</h1>", f'</h1><p class="front">{WORDS[language]["front"]} {button}</p>', 1)
-        if language == "zh" and not (ROOT / path.replace(".md", ".zh-CN.md")).exists():
-            body = f'<p class="note">{WORDS["zh"]["english-only"]}</p>{body}'
-        self.shell(language, page, headings, body)
+        english = language == "zh" and not (ROOT / path.replace(".md", ".zh-CN.md")).exists()
+        if english:
+            body = f'<p class="note" lang="zh-CN">{WORDS["zh"]["english-only"]}</p>{body}'
+        self.shell(language, page, headings, body, text_lang="en" if english else None)
 
-    def shell(self, language, page, headings, body, scripts=""):
+    def shell(self, language, page, headings, body, scripts="", text_lang=None):
         """Write a page in the frame that all have."""
         words, own = WORDS[language], self.path(language, page)
         root = os.path.relpath(".", PurePosixPath(own).parent)
@@ -144,6 +145,7 @@ class Site:
         title = plain(headings[0][2]) if headings else words["home"]
         filled = Template(read(HERE / "page.html")).substitute(
             {name: text for name, text in words.items() if name != "page-to-play-with"},
+            text_lang=text_lang or words["lang"],
             title=title if page == "index.html" else f"{title} · {words['home']}",
             root="" if root == "." else f"{root}/",
             index=f"search-{language}.js",

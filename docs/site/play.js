@@ -223,6 +223,7 @@ function page() {
     }
     settings();
     game.policy = null;
+    $("point").disabled = true; // until its weights are there
     load(run).then((loaded) => {
       if ($("run").value !== run) return; // another has been chosen meanwhile
       $("point").max = loaded.points.length - 1;
@@ -230,6 +231,7 @@ function page() {
       $("point").disabled = loaded.points.length < 2;
       point();
       $("sampled").disabled = game.policy.kind === "deterministic"; // DDPG's and TD3's draw nothing
+      game.longest = 0; // of these weights
       game.restart();
     });
   }
@@ -249,6 +251,7 @@ function page() {
     const run = play.loaded[$("run").value];
     const { steps, running } = run.points[$("point").value];
     game.policy = new Policy(run.points[$("point").value], run);
+    if (game.pi) game.pi = game.policy.at(game.seen); // drawn anew, also while time stands still
     let label = steps === null ? words.shipped : words.after.replace("{}", steps.toLocaleString("en"));
     if (steps === 0) label = words.untrained;
     if (running !== null) label += words.running.replace("{}", running);
@@ -285,7 +288,7 @@ function page() {
     const keys = {
       ArrowLeft: () => game.push(-game.env.kick),
       ArrowRight: () => game.push(game.env.kick),
-      " ": () => pause(),
+      " ": () => event.repeat || pause(),
       r: () => game.restart(),
     };
     if (keys[event.key]) {
@@ -303,11 +306,12 @@ function page() {
   }
 
   stage.addEventListener("pointerdown", (event) => {
+    if (event.button) return; // the browser's menu
     held = metres(event);
     stage.setPointerCapture(event.pointerId);
   });
   stage.addEventListener("pointermove", (event) => held && (held = metres(event)));
-  for (const name of ["pointerup", "pointercancel"]) stage.addEventListener(name, () => (held = null));
+  for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) stage.addEventListener(name, () => (held = null));
 
   function pull() {
     const [x, y] = game.env.tip(game.state);

@@ -112,6 +112,7 @@ function searching(form) {
   });
   addEventListener("click", (event) => form.contains(event.target) || (list.hidden = true));
   addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's
     if (event.key === "/" && !event.target.closest("input, select, textarea")) {
       input.focus();
       event.preventDefault();

@@ -127,6 +127,8 @@ def test_both_languages(page, address, folder):
         assert page.get_attribute("html", "lang") == "zh-CN" and re.search("[一-鿿]", page.inner_text("h1"))
         page.click("header >> text=English")
         assert page.url == f"{address}/{name}"
+    page.goto(f"{address}/zh/CHANGELOG.html")  # there is no Chinese one, and a voice that reads it has to know
+    assert page.get_attribute("main", "lang") == "en" and page.get_attribute("main .note", "lang") == "zh-CN"
 
 
 def test_a_source_leads_to_the_start_of_the_other_language(page, address):
@@ -179,6 +181,17 @@ def test_search_by_keyboard_alone(page, address, prefix, words, place):
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     page.wait_for_url(lambda url: place in url)
+
+
+@pytest.mark.parametrize("prefix, words", [("", "actor"), ("zh/", "行动者")])
+def test_what_is_found_fits_a_phone(page, address, prefix, words):
+    page.set_viewport_size({"width": 320, "height": 640})
+    page.goto(f"{address}/{prefix}index.html")
+    assert page.evaluate(WIDER) <= 0
+    page.fill(".search input", words)
+    page.wait_for_selector(".found a")
+    box = page.locator(".found").bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 320
 
 
 def test_it_can_be_read_without_a_server(page, folder):

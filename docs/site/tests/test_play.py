@@ -74,6 +74,34 @@ def test_before_its_training_it_can_do_nothing_and_one_sees_it_learn(play):
         assert re.match(r"after [\d,]+ steps, running reward -?[\d.]+", play.inner_text("#point-label"))
 
 
+def test_the_policy_is_drawn_anew_while_time_stands_still(play):
+    play.wait_for_function("play.game.pi")
+    play.click("#pause")
+    play.wait_for_timeout(100)
+    seen = play.evaluate("[play.game.steps, document.getElementById('policy').toDataURL()]")
+    play.focus("#point")
+    play.keyboard.press("Home")
+    play.wait_for_function(f"document.getElementById('policy').toDataURL() !== '{seen[1]}'")
+    assert play.evaluate("play.game.steps") == seen[0]
+
+
+def test_the_longest_episode_is_of_the_weights_on_show(play):
+    play.wait_for_function("play.game.steps >= 20")
+    choose(play, "ac/CartPole-v1")
+    assert play.evaluate("play.game.longest") < 20
+
+
+def test_the_right_button_holds_nothing(play):
+    play.evaluate("play.game.restart()")
+    play.evaluate("play.game.step = () => {}")
+    play.evaluate("play.game.state = play.game.state.map(() => 0)")
+    box = play.locator("#stage").bounding_box()
+    play.mouse.move(box["x"] + box["width"] / 2 + 120, box["y"] + box["height"] / 3)
+    play.mouse.down(button="right")
+    play.wait_for_timeout(300)
+    assert play.evaluate("play.game.state.every((x) => x === 0)")
+
+
 def test_the_mouse_pushes(play):
     for run, right in (("ppo/CartPole-v1", 1), ("sac/Pendulum-v1", -1)):  # which way theta grows
         choose(play, run)
