@@ -50,7 +50,7 @@ LONG = {
     "a2c": [WALKER, "Pong-v0", "PongPresent-v0", CHEETAH, f"{ANT}-no-unhealthy", *BULLET],
     "a3c": [WALKER, "Pong-v0", "PongPresent-v0"],
     "trpo": [WALKER, CHEETAH, ANT, *BULLET],
-    "ppo": ["LunarLander-v2", LANDER, WALKER, "Pong-v0", CHEETAH, ANT, *BULLET],
+    "ppo": ["LunarLander-v2", LANDER, WALKER, "Pong-v0", "PongPresent-v0", CHEETAH, ANT, *BULLET],
     "acktr": [WALKER, CHEETAH, ANT, *BULLET],
     "ddpg": [WALKER, CHEETAH, ANT, *BULLET],
     "td3": [LANDER, WALKER, CHEETAH, ANT, *BULLET],

@@ -100,6 +100,17 @@ PONG = dict(
     hidden=(200,),
     running=0.99,
 )
+PRESENT = PONG | dict(
+    steps=10_500_000,
+    batch_size=8192,
+    lr_c=1e-3,
+    a_update_epochs=3,
+    c_update_epochs=1,
+    minibatch_size=512,
+    convolutions=True,
+    filters=(8, 16),
+    hidden=(128,),
+)
 WALKER = dict(
     steps=4_000_000,
     batch_size=8192,
@@ -138,7 +149,7 @@ PRESETS = {
     "AntBulletEnv-v0": BULLET | dict(steps=5_000_000),
     "Pong-v0": PONG,
     "PongDeterministic-v4": PONG,
-    "PongPresent-v0": PONG,
+    "PongPresent-v0": PRESENT,
 }
 
 

@@ -707,6 +707,7 @@ def test_the_command_trains_and_plays(command, tmp_path):
         ("a2c", "PongPresent-v0", 2, 11),
         ("a3c", "PongPresent-v0", 2, 10),
         ("ppo", "Pong-v0", 2, 7),
+        ("ppo", "PongPresent-v0", 2, 8),
     ],
 )  # at random: -20.4
 def test_the_shipped_weights_play(algorithm, env_id, episodes, at_least, main_with, no_film, capsys):
