@@ -22,8 +22,16 @@ try:
 except ImportError as error:
     raise gym.error.DependencyNotInstalled(f"{error}; pip install -r requirements/mujoco.txt") from None
 
-if sys.platform == "win32":  # there MuJoCo opens no file in a folder whose name is not ASCII
-    mujoco.MjModel.from_xml_path = lambda path: mujoco.MjModel.from_xml_string(Path(path).read_text(encoding="utf-8"))
+
+def read_model(path: str, from_xml_path=mujoco.MjModel.from_xml_path) -> mujoco.MjModel:
+    """MuJoCo's from_xml_path, which on Windows opens no file in a folder whose name is not ASCII."""
+    if path.isascii():
+        return from_xml_path(path)
+    return mujoco.MjModel.from_xml_string(Path(path).read_text(encoding="utf-8"))
+
+
+if sys.platform == "win32":
+    mujoco.MjModel.from_xml_path = read_model
 
 
 class Drawn(gym.Wrapper):

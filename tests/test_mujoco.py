@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import itertools
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -44,6 +45,18 @@ def spin(env, steps, seed=0):
 
 
 # what they are
+
+
+@mujoco
+def test_a_model_is_read_from_a_folder_of_any_name(tmp_path):
+    from common.mujoco import gymnasium, read_model
+
+    file = pathlib.Path(gymnasium.__file__).parent / "envs/mujoco/assets/ant.xml"
+    elsewhere = tmp_path / "\u5f20\u4e09" / "ant.xml"
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(file.read_bytes())
+    plain, there = (read_model(str(path), lambda path: path.encode("ascii")) for path in (file, elsewhere))
+    assert plain == str(file).encode() and (there.nq, there.nu, there.nbody) == (15, 8, 14)
 
 
 @pytest.mark.parametrize(
