@@ -270,7 +270,7 @@ def test_without_weights_the_shipped_ones_are_listed(command):
     assert result.returncode == 2
     shipped = (
         "Acrobot-v1, Ant-v4, AntBulletEnv-v0, BipedalWalker-v3, CartPole-v1, HalfCheetah-v4, HalfCheetahBulletEnv-v0, "
-        "LunarLander-v2, LunarLanderContinuous-v2, Pendulum-v1, Pong-v0"
+        "LunarLander-v2, LunarLanderContinuous-v2, Pendulum-v1, Pong-v0, PongPresent-v0"
     )
     assert f"run with --train first (shipped: {shipped})" in result.stderr
     assert result.stderr.count("\n") == 1
