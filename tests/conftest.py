@@ -27,6 +27,9 @@ ROOT = Path(__file__).resolve().parents[1]
 ALGORITHMS = sorted(path.parent.name for path in ROOT.glob("*/agent.py"))
 
 
+NO_DISPLAY = {"DISPLAY": "", "WAYLAND_DISPLAY": "", "SDL_VIDEODRIVER": "dummy"}  # the last for macOS and Windows
+
+
 @pytest.fixture(scope="session", autouse=True)
 def xla_cache(tmp_path_factory):
     """One for the commands of all test processes, and empty at first."""
@@ -39,11 +42,10 @@ def command(tmp_path):
     """Run `python <algorithm>/main.py ...` in an empty folder, without a display; returns the finished process."""
 
     def run(algorithm, *flags, **environment):
-        shown = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
         return subprocess.run(
             [sys.executable, str(ROOT / algorithm / "main.py"), *map(str, flags)],
             cwd=tmp_path,
-            env={**shown, "SDL_VIDEODRIVER": "dummy", **environment},  # the driver: on macOS and Windows
+            env={**os.environ, **NO_DISPLAY, **environment},
             capture_output=True,
             text=True,
             timeout=1200,
@@ -58,9 +60,8 @@ def here(monkeypatch, tmp_path, capfd):
 
     def run(algorithm, *flags):
         monkeypatch.chdir(tmp_path)
-        for variable in ("DISPLAY", "WAYLAND_DISPLAY"):
-            monkeypatch.delenv(variable, raising=False)
-        monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")  # for macOS and Windows
+        for variable, value in NO_DISPLAY.items():
+            monkeypatch.setenv(variable, value)
         monkeypatch.setattr("sys.argv", ["main.py", *map(str, flags)])
         with pytest.raises(SystemExit) as stop:
             cli.run(importlib.import_module(f"{algorithm}.main").main)

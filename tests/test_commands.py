@@ -262,7 +262,8 @@ def test_a_python_without_the_packages_says_what_to_do():
     """-S: the packages of the environment are not found, as with a system's own Python."""
     result = subprocess.run([sys.executable, "-S", ROOT / "ppo/main.py", "--train"], capture_output=True, text=True)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
-    assert "has no tyro" in result.stderr and "activate'" in result.stderr
+    activate = r".venv\Scripts\activate" if sys.platform == "win32" else "source .venv/bin/activate"
+    assert "has no tyro" in result.stderr and result.stderr.endswith(f", then '{activate}'\n")
 
 
 def test_without_weights_the_shipped_ones_are_listed(command):

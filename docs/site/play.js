@@ -311,7 +311,7 @@ function page() {
     stage.setPointerCapture(event.pointerId);
   });
   stage.addEventListener("pointermove", (event) => held && (held = metres(event)));
-  for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) stage.addEventListener(name, () => (held = null));
+  stage.addEventListener("lostpointercapture", () => (held = null)); // also after pointerup and pointercancel
 
   function pull() {
     const [x, y] = game.env.tip(game.state);

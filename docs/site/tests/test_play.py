@@ -116,6 +116,8 @@ def test_the_mouse_pushes(play):
             play.mouse.up()
             turn = play.evaluate("play.game.state[play.game.state.length - 1]")
             assert turn * way * right > 0, (run, way, turn)
+            play.wait_for_timeout(100)
+            assert play.evaluate("play.game.state[play.game.state.length - 1]") == turn  # it has let go
 
 
 def test_what_moves_has_a_name(play):
