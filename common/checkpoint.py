@@ -79,7 +79,7 @@ def _variables(value) -> list | None:
 
 
 def _is_ours(value) -> bool:
-    return type(value).__module__.split(".")[0] in OURS
+    return any(each.__module__.split(".")[0] in OURS for each in type(value).__mro__)  # a reader's subclass, too
 
 
 def _members(value) -> dict:

@@ -133,9 +133,10 @@ def draw(path: Path | BinaryIO, title: str, band: Band, runs: Sequence[Run] = ()
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     if runs:
-        speed = runs[0].steps[-1] / runs[0].seconds[-1]
-        time = axes.secondary_xaxis("top", functions=(lambda steps: steps / speed, lambda seconds: seconds * speed))
-        time.set_xlabel(f"seconds ({runs[0].name})")
+        unit, size = ("minutes", 60) if runs[0].seconds[-1] >= 300 else ("seconds", 1)
+        speed = runs[0].steps[-1] / runs[0].seconds[-1] * size
+        time = axes.secondary_xaxis("top", functions=(lambda steps: steps / speed, lambda time: time * speed))
+        time.set_xlabel(f"{unit} ({runs[0].name})")
     figure.savefig(path, dpi=100)
 
 

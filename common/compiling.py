@@ -137,7 +137,7 @@ class Settings:
     A setting is a number, flag, word or None that a constructor takes and keeps under the argument's name. Parts are
     the objects among its attributes that are of the same module.
 
-    floats: float32 [n], those that are floats.  others: a tuple of the rest.
+    floats: float32 [n], those that are floats.  others: a tuple of the rest, with `float` in the places of these.
     """
 
     def __init__(self, owner):
@@ -153,7 +153,7 @@ class Settings:
         if values != self.values:
             self.values = values
             self.floats = np.array([x for x in values if isinstance(x, float)], np.float32)
-            self.others = tuple(None if isinstance(x, float) else x for x in values)
+            self.others = tuple(float if isinstance(x, float) else x for x in values)
 
     @contextlib.contextmanager
     def as_tensors(self, floats: tf.Tensor):

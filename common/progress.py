@@ -18,6 +18,7 @@ from common import checkpoint, weights
 from common.command import Options, UserError
 from common.weights import replacing
 
+NETWORKS = "mean", "act", "normalising", "no_normalising"  # settings that change what the same weights compute
 SAVE_EVERY = 30.0  # seconds, at least, between two saves while training goes on (best_of's weights come in between)
 
 
@@ -139,7 +140,9 @@ class Training:
         if not self.best_of:
             self._save_weights()
         updates = np.array(json.dumps([self.updates, self.reports]).encode())
-        table = dict(rows=np.array(self.rows), updates=updates, best=self.best)
+        best = self.best if self.best_of else -np.inf  # else the last ones have just taken the best ones' place
+        settings = np.array(json.dumps(self.config.run_settings()))
+        table = dict(rows=np.array(self.rows), updates=updates, best=best, settings=settings)
         checkpoint.save(self.folder / "resume.npz", **table, **self.state)
         with replacing(self.folder / "config.json") as path:
             path.write_text(json.dumps(self.config.run_settings(), indent=2) + "\n")
@@ -233,6 +236,11 @@ class Training:
         rows = arrays.get("rows")
         if rows is None:
             raise UserError(f"{path} has no table of episodes: it is of an older version and can't be resumed")
+        settings = self.config.run_settings()
+        before = json.loads(arrays["settings"].item()) if "settings" in arrays else settings  # of an older version
+        for name in NETWORKS:
+            if name in settings and before[name] != settings[name]:
+                raise UserError(f"{path} is of a run with other settings: --{name.replace('_', '-')} differs")
         for episode, steps, *rest in rows.tolist():
             self.rows.append([int(episode), int(steps), *rest])
         self.episode, self.steps = self.rows[-1][:2] if self.rows else (0, 0)

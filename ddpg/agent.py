@@ -103,6 +103,15 @@ class DDPG:
         self.critic_opt.build(self.critic.trainable_weights)
         self.policy = MLP(self.actor)
 
+    @property
+    def var(self):
+        """The noise's variance as it is now. Assign a number to change it."""
+        return self.variance
+
+    @var.setter
+    def var(self, var):
+        self.variance = var
+
     def _dense(self, units, act, gain, name):
         init = tf.initializers.Orthogonal(gain, seed=int(self.rng.integers(2**31)))
         return tl.layers.Dense(units, act, W_init=init, name=name)

@@ -94,7 +94,7 @@ class PPO:
         self.critic_opt = tf.optimizers.Adam(lr_c)
         self.actor_opt.build(self.actor_weights)
         self.critic_opt.build(self.critic.trainable_weights)
-        self.lam = tf.Variable(lam, trainable=False, name="lam")
+        self._lam = tf.Variable(lam, trainable=False, name="lam")
 
         self.normaliser = Normaliser(state_dim) if normalising else None
         self.policy = MLP(self.actor, normaliser=self.normaliser)
@@ -102,6 +102,15 @@ class PPO:
         self._refresh()
         self.state_buffer, self.action_buffer, self.reward_buffer = [], [], []
         self.cumulative_reward_buffer, self.adv_buffer = [], []
+
+    @property
+    def lam(self):
+        """lambda of Eq. (5.37), which adapts. Assign a number to change it."""
+        return self._lam
+
+    @lam.setter
+    def lam(self, lam):
+        self._lam.assign(lam)
 
     def _network(self, state_dim, hidden, units, gain, act=None, scale=None):
         """Layers from state_dim to `units`; orthogonal weights learn faster than the default."""
@@ -232,9 +241,9 @@ class PPO:
     def _adapt_lam(self, kl):
         """The last lines of Algorithm 5.23, with a = 1.5 and b = 2."""
         if kl < self.kl_target / 1.5:
-            self.lam.assign(self.lam / 2)
+            self.lam = self.lam / 2
         elif kl > self.kl_target * 1.5:
-            self.lam.assign(self.lam * 2)
+            self.lam = self.lam * 2
 
     def _minibatches(self, epochs):
         """int32 [steps, minibatch_size]: a new shuffle of the buffer for each epoch."""

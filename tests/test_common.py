@@ -34,6 +34,7 @@ from common.progress import Training
 from common.quiet import quiet
 from ddpg.agent import DDPG
 from ppo.agent import PPO
+from ppo.main import Config as PPOConfig
 from trpo.agent import TRPO
 
 
@@ -254,6 +255,32 @@ def test_checkpoint_keeps_what_training_changes_and_not_what_the_constructor_was
     checkpoint.load(tmp_path / "run.npz", agent=new)
     assert (new.variance, new.pointer, int(new.actor_opt.iterations)) == (0.125, 4, 7)
     assert (float(new.actor_opt.learning_rate), new.lr_a, new.gamma) == (2, 2, 0)
+
+
+def test_a_readers_subclass_is_saved_and_restored_as_its_base_is(tmp_path):
+    class Mine(DDPG):
+        """Of the script that runs, as one that is written into main.py."""
+
+        __module__ = "__main__"
+
+    old, new = (Mine(1, 3, np.float32([2]), memory_capacity=9, seed=seed) for seed in (0, 1))
+    old.pointer = 4
+    checkpoint.save(tmp_path / "run.npz", agent=old)
+    checkpoint.load(tmp_path / "run.npz", agent=new)
+    state = np.ones(3, np.float32)
+    assert new.pointer == 4 and new.get_action(state, greedy=True) == old.get_action(state, greedy=True)
+
+
+@pytest.mark.parametrize("given", [{"mean": "tanh"}, {"act": "relu"}, {"normalising": True}])
+def test_a_run_is_not_resumed_with_another_network_of_the_same_sizes(tmp_path, given):
+    """The weights would be those of another policy, and the next save would be written over the run."""
+    agent = types.SimpleNamespace(save=lambda *_: None)
+    with Training(PPOConfig(train=True, steps=9, out=tmp_path), agent):
+        pass
+    with Training(PPOConfig(train=True, resume=True, steps=9, lr_a=1.0, out=tmp_path), agent):
+        pass
+    with pytest.raises(UserError, match=rf"resume\.npz is of a run with other settings: --{next(iter(given))} differs$"):
+        Training(PPOConfig(train=True, resume=True, steps=9, out=tmp_path, **given), agent)
 
 
 def test_a_checkpoint_takes_no_second_replay_memory(tmp_path):

@@ -110,6 +110,17 @@ def test_a_picture_names_the_seeds_of_its_band(monkeypatch, seeds, names):
     assert drawn[0].get_legend_handles_labels()[1] == names
 
 
+@pytest.mark.parametrize("seconds, label, end", [(60, "seconds (mine)", 60), (1200, "minutes (mine)", 20)])
+def test_the_upper_axis_is_the_first_runs_time(monkeypatch, seconds, label, end):
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, dpi: drawn.append(figure))
+    drawn = []
+    mine = compare.Run("mine", np.array([500.0, 1000.0]), np.zeros(2), np.array([seconds / 2, seconds]))
+    compare.draw("picture.png", "sac", BAND, [mine, run([100, 1000], [0, 0], "another")])
+    drawn[0].draw_without_rendering()  # only now the upper axis takes its limits
+    (time,) = drawn[0].axes[0].child_axes
+    assert time.get_xlabel() == label and time.get_xlim() == pytest.approx((0, end))
+
+
 def test_runs_are_read_compared_and_drawn_in_any_folder(command, tmp_path):
     """The first is one of the band's own seeds; of the second the very beginning is there, and far below."""
     steps, running = (np.loadtxt(ROOT / "sac/bands/Pendulum-v1.csv", delimiter=",", skiprows=1)[:, i] for i in (0, 3))

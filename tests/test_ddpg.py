@@ -85,7 +85,7 @@ def test_noise_is_a_part_of_each_dimensions_range_and_stays_within_the_bounds():
     actions = np.array([agent.get_action(np.zeros(3)) for _ in range(5000)])
     np.testing.assert_allclose(actions.std(0), 0.2 * RANGE, rtol=0.05)
     np.testing.assert_allclose(actions.mean(0), agent.get_action(np.zeros(3), greedy=True), atol=0.02)
-    agent.variance = 100.0
+    agent.var = 100.0
     actions = np.array([agent.get_action(np.zeros(3)) for _ in range(100)])
     np.testing.assert_allclose(np.abs(actions).max(0), RANGE)
 
@@ -94,9 +94,9 @@ def test_variance_decays_at_each_gradient_step():
     agent = make(var=0.5, var_decay=0.9)
     remember(agent, 20)
     agent.learn(3)
-    assert agent.variance == pytest.approx(0.5 * 0.9**3)
+    assert agent.var == pytest.approx(0.5 * 0.9**3)
     agent.learn()
-    assert agent.variance == pytest.approx(0.5 * 0.9**4)
+    assert agent.var == pytest.approx(0.5 * 0.9**4)
 
 
 def test_ou_noise_begins_anew():

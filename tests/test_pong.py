@@ -643,15 +643,15 @@ def test_the_best_weights_that_can_be_written_stay(tmp_path, monkeypatch, capsys
     assert agent.actor.all_weights[-1].numpy()[0] == 2
 
 
-@pytest.mark.parametrize("best_of, kept", [(2, 0), (0, 1)])
+@pytest.mark.parametrize("best_of, kept", [((2, 2), 0), ((0, 2), 1), ((2, 0, 2), 2)])
 def test_the_best_weights_stay_when_a_run_is_resumed(tmp_path, best_of, kept):
     """A run that kept its last ones, as with --workers 0, has no best ones."""
     config = Config(train=True, env="Pong-v0", out=tmp_path, hidden=(4,))
-    for mark, rewards in enumerate([(-5, -5), (-20, -20)]):
+    for mark, (episodes, reward) in enumerate(zip(best_of, (-5, -20, -19), strict=False)):
         env, agent = make_agent(config)
-        with Training(config, agent, env, best_of=2 if mark else best_of) as run:
+        with Training(config, agent, env, best_of=episodes) as run:
             agent.actor.all_weights[-1].assign(np.full(3, mark))
-            for reward in rewards:
+            for _ in range(2):
                 run.log(reward, 1000)
             assert run.goes_on()
         config = Config(train=True, resume=True, env="Pong-v0", out=tmp_path, hidden=(4,))

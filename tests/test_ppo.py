@@ -227,6 +227,15 @@ def test_settings_count_after_the_first_update_too():
     assert moved(1e-4) < moved(0.2) / 2
 
 
+def test_a_setting_that_was_none_may_become_a_number():
+    agent = make(total_steps=None)
+    for total_steps in None, 64 / 0.5:  # half of the budget is over at the second update
+        agent.total_steps = total_steps
+        fill(agent)
+        agent.update()
+    assert float(agent.actor_opt.learning_rate) == pytest.approx(agent.lr_a / 2)
+
+
 @pytest.mark.parametrize("stored", [0, 5])
 def test_update_without_a_finished_path_is_refused(stored):
     agent = make()
@@ -252,12 +261,13 @@ def test_lambda_adapts_in_training_and_reaches_the_compiled_loss():
 
     one_update()
     assert agent.lam.numpy() in (0.25, 1.0)
-    agent.lam.assign(1e9)  # were lambda a constant of the compiled graph, this would change nothing
+    agent.lam = 1e9  # were lambda a constant of the compiled graph, this would change nothing
     before = agent.pi(np.zeros((1, 3), np.float32))
     agent.a_update_epochs = 20
     one_update()
+    assert agent.lam.numpy() == 5e8  # the divergence was far below its target
     moved_little = before.kl_divergence(agent.pi(np.zeros((1, 3), np.float32))).numpy()[0]
-    agent.lam.assign(0.0)
+    agent.lam = 0.0
     one_update()
     assert before.kl_divergence(agent.pi(np.zeros((1, 3), np.float32))).numpy()[0] > 3 * moved_little
 

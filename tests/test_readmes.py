@@ -5,13 +5,17 @@ nowhere.
 """
 
 import functools
+import importlib
 import re
+import shlex
+import sys
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from common import command, compare, environments
 from docs.site.maps import slug
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -215,6 +219,29 @@ def test_links_lead_to_the_same_places(page):
         targets = [target for target in targets if ".zh-CN" in target.name or target.with_suffix(".zh-CN.md").exists()]
         strangers = [target for target in targets if (".zh-CN" in target.name) != (".zh-CN" in own.name)]
         assert strangers == [other], f"{own} links to the other language"
+
+
+def commands(text):
+    """(script, flags) of each `python ...` of a folder or of compare.py that is printed with flags, whole."""
+    text = re.sub(r"\\\n", " ", text)
+    for script, rest in re.findall(r"\bpython ([a-z0-9]+/(?:main|compare)\.py)([^\n`|]*)", text):
+        flags = shlex.split(rest, comments=True)
+        if flags and not {"...", "…"} & set(flags):
+            yield script, flags
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_every_printed_command_is_accepted(page, monkeypatch):
+    """Those that the folders refuse, to tell what the answer is, are named here."""
+    for script, flags in commands(page.read_text("utf-8")):
+        if script == "common/compare.py":
+            options = command.read(compare.Options, flags)
+            main = importlib.import_module(f"{options.algorithm}.main")
+            compare.read_band(options.algorithm, environments.current_id(options.env or main.Config.env))
+        else:
+            main = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+            monkeypatch.setattr(sys, "argv", [script, *flags])
+            command.parse(main.Config, main.PRESETS)
 
 
 def test_githubs_anchors():

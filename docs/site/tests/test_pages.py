@@ -213,6 +213,15 @@ def test_size(folder):
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 15e6
 
 
+def test_the_page_to_play_with_is_small(folder):
+    """All that the browser loads for it, but the weights of what is played."""
+    page = (folder / "play/index.html").read_text(encoding="utf-8")
+    files = {name.split("?")[0] for name in re.findall(r'(?:src|href)="\.\./([^"]+\.(?:js|css)[^"]*)"', page)}
+    assert "play.js" in files
+    size = (folder / "play/index.html").stat().st_size + sum((folder / name).stat().st_size for name in files)
+    assert size < 200_000
+
+
 @pytest.mark.parametrize(
     "file, old, new, said",
     [
