@@ -28,7 +28,7 @@ class Config(command.Options):
     steps: Count | None = 200_000
     """Stop training when the episodes that have ended have so many steps, of all workers together."""
     workers: Count = 8
-    """W of Algorithm 5.20: environments that act side by side."""
+    """W of Algorithm 5.20: environments that act side by side, in this process (with --ray in others)."""
     ray: str | None = None
     """Spread the workers over Ray actors: on this machine (--ray alone), or on the cluster at host:port."""
     n_steps: Count = 8

@@ -24,7 +24,7 @@ class Config(command.Options):
     steps: Count | None = 80_000
     """Stop training when the episodes that have ended have so many steps, of all workers together."""
     workers: Count = 16
-    """Environments that act side by side."""
+    """Environments that act side by side, in this process."""
     n_steps: Count = 20
     """Steps that each worker takes between two updates."""
     gamma: Fraction = 0.99

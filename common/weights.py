@@ -16,6 +16,11 @@ import tensorlayer as tl
 
 from common.command import UserError
 
+# What reading raises: of a damaged file; and of another program's, where a single array is no context manager (`with`
+# raises the one, or in Python 3.10 the other) and bytes have no dtype.
+DAMAGE = (OSError, EOFError, LookupError, ValueError, RuntimeError, zipfile.BadZipFile, zipfile.zlib.error)
+FOREIGN = (TypeError, AttributeError)
+
 
 @contextlib.contextmanager
 def replacing(path: Path):
@@ -110,7 +115,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {key: _finite(file[key]) for key in file.files}
-    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+    except (*DAMAGE, *FOREIGN) as error:
         raise UserError(f"{path} is damaged or no npz file of weights ({error})") from None
 
 
@@ -136,7 +141,7 @@ def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
     try:
         with h5py.File(path, "r") as file:
             file.visititems(visit)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (*DAMAGE, *FOREIGN) as error:
         raise UserError(f"{path} is damaged or no hdf5 file of weights ({error})") from None
     return arrays
 

@@ -1,6 +1,8 @@
 """A3C: pulling, pushing and counting with several workers, against plain computations; and that it learns."""
 
 import functools
+import itertools
+import signal
 import threading
 
 import gym
@@ -12,7 +14,7 @@ from scipy import special, stats
 
 from a3c.agent import ACNet, Worker
 from a3c.main import PRESETS, Config, train
-from common import checkpoint, environments
+from common import checkpoint, environments, weights
 from common.command import UserError, keywords
 
 BOUND = np.float32([2.0])
@@ -151,8 +153,8 @@ def test_pulling_makes_the_copy_equal():
     copy.update_global(*segment(copy), globalAC)
     copy.pull_global(globalAC)
     state = np.ones(3)
-    for weights in (variables(copy), variables(globalAC)):
-        np.testing.assert_array_equal(flat(copy), weights)
+    for each in (variables(copy), variables(globalAC)):
+        np.testing.assert_array_equal(flat(copy), each)
     np.testing.assert_allclose(
         copy.get_value(state[None]), globalAC.critic(globalAC.normaliser(state[None]))[:, 0], rtol=1e-5
     )
@@ -462,6 +464,26 @@ def run(tmp_path, env_id="CartPole-v1", workers=1, resume=False, **settings):
     each = [Worker(f"Worker_{i}", **shared) for i in range(workers)]
     train(config, globalAC, each)
     return globalAC, each
+
+
+def test_ctrl_c_ends_all_workers_and_saves(tmp_path, monkeypatch):
+    """It comes to the first worker, which works in the main thread, at its fifth update."""
+    own, calls = ACNet.update_global, itertools.count(1)
+
+    def update_global(self, *segment):
+        if self.scope == "Worker_0" and next(calls) == 5:
+            signal.raise_signal(signal.SIGINT)
+        return own(self, *segment)
+
+    monkeypatch.setattr(ACNet, "update_global", update_global)
+    stopped = False
+    try:
+        run(tmp_path, steps=20_000, workers=3, hidden=(8,), n_steps=10)
+    except KeyboardInterrupt:  # it would end pytest
+        stopped = True
+    assert stopped and not [thread for thread in threading.enumerate() if "Worker" in thread.name]
+    folder = tmp_path / "model/a3c/CartPole-v1"
+    assert weights.exist(folder) and np.load(folder / "resume.npz")["rows"][-1, 1] < 10_000
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])

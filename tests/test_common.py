@@ -9,6 +9,7 @@ import sys
 import tracemalloc
 import types
 import weakref
+import zipfile
 from functools import partial
 
 import gym
@@ -173,9 +174,21 @@ def damaged(path, kind):
         weights.save(path.parent, hdf5=path.suffix == ".hdf5", actor=[network(7)])
     elif kind == "foreign":
         np.savez(path, something=np.zeros(3))
+    elif kind == "array":
+        with open(path, "wb") as file:
+            np.save(file, np.zeros(3))
+    elif kind == "zip":
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("data", "of another library")
+    elif kind == "words":
+        with h5py.File(path, "w") as file:
+            file["about"] = "another program's"
 
 
-@pytest.mark.parametrize("kind", ["half", "empty", "text", "flipped", "version", "pickle", "nan", "size", "foreign"])
+BAD = ["half", "empty", "text", "flipped", "version", "pickle", "nan", "size", "foreign", "array", "zip"]
+
+
+@pytest.mark.parametrize("kind", BAD)
 def test_bad_npz_is_refused_and_nothing_changes(tmp_path, kind):
     model = network()
     weights.save(tmp_path, actor=[model], critic=[model])
@@ -188,7 +201,7 @@ def test_bad_npz_is_refused_and_nothing_changes(tmp_path, kind):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("kind", ["half", "empty", "text", "nan", "size"])
+@pytest.mark.parametrize("kind", ["half", "empty", "text", "nan", "size", "words"])
 def test_bad_hdf5_is_refused(tmp_path, kind):
     weights.save(tmp_path, hdf5=True, actor=[network()])
     damaged(tmp_path / "actor.hdf5", kind)
@@ -271,16 +284,16 @@ def test_a_readers_subclass_is_saved_and_restored_as_its_base_is(tmp_path):
     assert new.pointer == 4 and new.get_action(state, greedy=True) == old.get_action(state, greedy=True)
 
 
-@pytest.mark.parametrize("given", [{"mean": "tanh"}, {"act": "relu"}, {"normalising": True}])
-def test_a_run_is_not_resumed_with_another_network_of_the_same_sizes(tmp_path, given):
+@pytest.mark.parametrize("name, value", [("mean", "tanh"), ("act", "relu"), ("normalising", True)])
+def test_a_run_is_not_resumed_with_another_network_of_the_same_sizes(tmp_path, name, value):
     """The weights would be those of another policy, and the next save would be written over the run."""
     agent = types.SimpleNamespace(save=lambda *_: None)
     with Training(PPOConfig(train=True, steps=9, out=tmp_path), agent):
         pass
     with Training(PPOConfig(train=True, resume=True, steps=9, lr_a=1.0, out=tmp_path), agent):
         pass
-    with pytest.raises(UserError, match=rf"resume\.npz is of a run with other settings: --{next(iter(given))} differs$"):
-        Training(PPOConfig(train=True, resume=True, steps=9, out=tmp_path, **given), agent)
+    with pytest.raises(UserError, match=rf"resume\.npz is of a run with other settings: --{name} differs$"):
+        Training(PPOConfig(train=True, resume=True, steps=9, out=tmp_path, **{name: value}), agent)
 
 
 def test_a_checkpoint_takes_no_second_replay_memory(tmp_path):
@@ -549,6 +562,18 @@ def test_kind_of_actions():
         environments.require_actions(environments.make("Pendulum-v1", 0), "discrete")
 
 
+@pytest.mark.parametrize("env_id", ["LunarLander-v3", "LunarLanderContinuous-v3"])  # gym has v2
+def test_an_environment_of_gymnasiums_is_played_and_shown(env_id, capfd):
+    env = environments.make(env_id, 0, "rgb_array")
+    state_dim, action_dim, bound = environments.dimensions(env)
+    assert (state_dim, action_dim) == ((8, 4) if bound is None else (8, 2))
+    state, _ = env.reset()
+    for _ in range(20):
+        state, *_ = env.step(1 if bound is None else np.array([9, -9], np.float32))
+    assert state.shape == (8,) and np.isfinite(state).all()
+    assert env.render().ndim == 3 and env.render().std() > 1 and capfd.readouterr().err == ""
+
+
 def test_gymnasium_serves_ids_that_gym_has_not(monkeypatch):
     class NoSuch(Exception):
         DependencyNotInstalled = type("DependencyNotInstalled", (Exception,), {})
@@ -633,6 +658,20 @@ def test_environment_variable_decides_on_xla(monkeypatch, choice, expected):
     monkeypatch.setenv("JIT_COMPILE", choice)
     compiling.xla_works.cache_clear()
     assert compiling.xla_works() is expected
+    compiling.xla_works.cache_clear()
+
+
+@pytest.mark.xla
+@pytest.mark.parametrize("error", [tf.errors.UnimplementedError(None, None, ""), ValueError(), RuntimeError()])
+def test_a_tensorflow_without_xla_is_noticed(monkeypatch, error):
+    def function(*_, **__):
+        raise error
+
+    compiling = importlib.import_module("common.compiling")
+    monkeypatch.delenv("JIT_COMPILE", raising=False)
+    monkeypatch.setattr(tf, "function", function)
+    compiling.xla_works.cache_clear()
+    assert compiling.xla_works() is False
     compiling.xla_works.cache_clear()
 
 
@@ -857,6 +896,21 @@ def test_quiet_holds_back_what_python_writes_where_stderr_is_not_the_descriptor(
         print("noise", file=sys.stderr)
     print("after", file=sys.stderr)
     assert sys.stderr.getvalue() == "after\n"
+
+
+def test_with_a_display_a_window_opens_and_a_film_is_made_only_if_asked_for(monkeypatch, tmp_path):
+    modes, make = [], environments.make
+
+    def windowless(env_id, seed, mode=None):
+        modes.append(mode)
+        return make(env_id, seed, "rgb_array")
+
+    monkeypatch.setattr(environments, "has_display", lambda: True)
+    monkeypatch.setattr(environments, "make", windowless)
+    for record in None, tmp_path / "film.gif":
+        config = Options(env="CartPole-v1", test_episodes=2, out=tmp_path, record=record)
+        assert len(playing.play(config, lambda state: 0)) == 2
+    assert modes == ["human", "rgb_array"] and list(tmp_path.iterdir()) == [tmp_path / "film.gif"]
 
 
 def test_an_environment_that_takes_no_render_mode_is_played_all_the_same(tmp_path, capsys, monkeypatch):

@@ -131,6 +131,14 @@ def test_replay_larger_than_memory_is_refused_with_its_size():
         memory.zeros(10**12, 9)
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_each_folder_refuses_a_memory_that_the_machine_has_not(algorithm, here, monkeypatch):
+    monkeypatch.setattr("os.sysconf", lambda name: 2**15, raising=False)  # as if all of the machine were 1 GiB
+    flag = "--memory-capacity" if algorithm == "ddpg" else "--replay-buffer-size"
+    result = here(algorithm, "--train", flag, 10**8)
+    assert result.returncode == 2 and "memory of 100,000,000 transitions needs 3.4 GiB" in result.stderr
+
+
 @pytest.mark.parametrize("rows", [10**18, 10**20])
 def test_a_memory_larger_than_any_array_is_refused_where_the_machine_does_not_say_its_own(monkeypatch, rows):
     """As Windows does not."""

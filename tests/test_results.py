@@ -320,6 +320,33 @@ def test_each_cell_has_the_weights_of_seed_0_and_a_card(folder, env):
     assert config["card"]["command"] == f"python {folder}/main.py --train --env {env} --seed 0"
 
 
+GOALS = {  # at least: the median of five seeds, the worst
+    ("reinforce", "CartPole-v1"): (500, 475),
+    ("ac", "CartPole-v1"): (500, 200),
+    ("a2c", "CartPole-v1"): (500, 475),
+    ("a3c", "CartPole-v1"): (500, 475),
+    ("trpo", "CartPole-v1"): (500, 475),
+    ("ppo", "CartPole-v1"): (500, 475),
+    ("acktr", "CartPole-v1"): (500, 475),
+    ("a2c", "Pendulum-v1"): (-165, -250),
+    ("a3c", "Pendulum-v1"): (-165, -250),
+    ("trpo", "Pendulum-v1"): (-160, -250),
+    ("ppo", "Pendulum-v1"): (-160, -250),
+    ("acktr", "Pendulum-v1"): (-165, -250),
+    ("ddpg", "Pendulum-v1"): (-155, -250),
+    ("td3", "Pendulum-v1"): (-155, -220),
+    ("sac", "Pendulum-v1"): (-155, -220),
+}
+
+
+@pytest.mark.parametrize("cell", GOALS, ids="-".join)
+def test_what_was_promised_is_reached(cell):
+    """Results that are made anew may not fall behind it."""
+    rewards = [float(line["reward"]) for line in LINES if (line["folder"], line["env"]) == cell]
+    median, worst = GOALS[cell]
+    assert np.median(rewards) >= median and min(rewards) >= worst
+
+
 ELSEWHERE = ["Pong-v0", "PongPresent-v0"]  # test_pong.py plays these
 SCATTERED = {("ddpg", results.WALKER): 150, ("ddpg", results.ANT): 1500}  # three episodes are far from the mean
 
