@@ -272,6 +272,18 @@ def test_the_matrix_has_every_number_of_its_environments():
     assert len(re.findall(r"\(\d+ (?:s|min)\)", made)) == len(shown)
 
 
+@pytest.mark.parametrize("suffix", [".md", ".zh-CN.md"])
+def test_speeds_of_cheetahs_and_ants_are_those_of_their_trainings(suffix):
+    """In two digits; in the section before that of the chapter's table."""
+    page = (ROOT / f"docs/mujoco{suffix}").read_text(encoding="utf-8").split("16.1\n")[0]
+    for folder in "a2c", "ppo", "trpo", "acktr", "sac", "td3", "ddpg":
+        (row,) = re.findall(rf"^\| {folder} \| ([0-9, |]+) \|$", page, re.M)
+        ant = f"{results.ANT}{environments.NO_UNHEALTHY if folder == 'a2c' else ''}"
+        runs = [results.of(LINES, folder, env) for env in (results.CHEETAH, ant, *results.BULLET)]
+        speeds = [np.median([int(line["steps"]) / float(line["seconds"]) for line in each]) for each in runs]
+        assert row.split(" | ") == [f"{float(f'{speed:.2g}'):,.0f}" for speed in speeds]
+
+
 @pytest.mark.parametrize(("folder", "env"), results.CELLS)
 def test_each_shipped_band_reads_back_and_is_of_the_default_command(folder, env):
     with open(ROOT / folder / "bands" / f"{env}.csv", newline="") as file:
