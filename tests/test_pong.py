@@ -700,18 +700,20 @@ def test_the_command_trains_and_plays(command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "algorithm, env_id, episodes, at_least",
+    "algorithm, env_id, episodes, at_least, flags",
     [
-        ("reinforce", "Pong-v0", 3, 2),
-        ("a2c", "Pong-v0", 2, 4),
-        ("a2c", "PongPresent-v0", 2, 11),
-        ("a3c", "PongPresent-v0", 2, 10),
-        ("ppo", "Pong-v0", 2, 7),
-        ("ppo", "PongPresent-v0", 2, 8),
+        ("reinforce", "Pong-v0", 3, 2, []),
+        ("reinforce", "Pong-v0", 2, 1, ["--sampled"]),
+        ("a2c", "Pong-v0", 2, 4, []),
+        ("a2c", "PongPresent-v0", 2, 11, []),
+        ("a3c", "Pong-v0", 2, 5, []),
+        ("a3c", "PongPresent-v0", 2, 10, []),
+        ("ppo", "Pong-v0", 2, 7, []),
+        ("ppo", "PongPresent-v0", 2, 8, []),
     ],
 )  # at random: -20.4
-def test_the_shipped_weights_play(algorithm, env_id, episodes, at_least, main_with, no_film, capsys):
-    main_with(algorithm, "--test", "--env", env_id, "--test-episodes", episodes)
+def test_the_shipped_weights_play(algorithm, env_id, episodes, at_least, flags, main_with, no_film, capsys):
+    main_with(algorithm, "--test", "--env", env_id, "--test-episodes", episodes, *flags)
     assert float(re.search(rf"Mean of {episodes}: (\S+)", capsys.readouterr().out).group(1)) > at_least
     assert all(path.stat().st_size < 1e6 for path in (ROOT / algorithm / "pretrained" / env_id).iterdir())
 
