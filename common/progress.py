@@ -239,7 +239,7 @@ class Training:
         settings = self.config.run_settings()
         before = json.loads(arrays["settings"].item()) if "settings" in arrays else settings  # of an older version
         for name in NETWORKS:
-            if name in settings and before[name] != settings[name]:
+            if name in settings and before.get(name, settings[name]) != settings[name]:
                 raise UserError(f"{path} is of a run with other settings: --{name.replace('_', '-')} differs")
         for episode, steps, *rest in rows.tolist():
             self.rows.append([int(episode), int(steps), *rest])

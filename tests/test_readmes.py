@@ -222,7 +222,7 @@ def test_links_lead_to_the_same_places(page):
 
 
 def commands(text):
-    """(script, flags) of each `python ...` of a folder or of compare.py that is printed with flags, whole."""
+    """(script, flags) of each command of a folder or of compare.py that has flags, but for those with ... in them."""
     text = re.sub(r"\\\n", " ", text)
     for script, rest in re.findall(r"\bpython ([a-z0-9]+/(?:main|compare)\.py)([^\n`|]*)", text):
         flags = shlex.split(rest, comments=True)
@@ -232,7 +232,7 @@ def commands(text):
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 def test_every_printed_command_is_accepted(page, monkeypatch):
-    """Those that the folders refuse, to tell what the answer is, are named here."""
+    """Read as its program reads it: all flags are there, with values that it takes, and the band is shipped."""
     for script, flags in commands(page.read_text("utf-8")):
         if script == "common/compare.py":
             options = command.read(compare.Options, flags)
