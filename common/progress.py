@@ -141,11 +141,11 @@ class Training:
             self._save_weights()
         updates = np.array(json.dumps([self.updates, self.reports]).encode())
         best = self.best if self.best_of else -np.inf  # else the last ones have just taken the best ones' place
-        settings = np.array(json.dumps(self.config.run_settings()))
-        table = dict(rows=np.array(self.rows), updates=updates, best=best, settings=settings)
+        settings = json.dumps(self.config.run_settings(), indent=2)
+        table = dict(rows=np.array(self.rows), updates=updates, best=best, settings=np.array(settings))
         checkpoint.save(self.folder / "resume.npz", **table, **self.state)
         with replacing(self.folder / "config.json") as path:
-            path.write_text(json.dumps(self.config.run_settings(), indent=2) + "\n")
+            path.write_text(settings + "\n")
         with replacing(self.folder / "episodes.csv") as path, open(path, "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["episode", "steps", "reward", "running_reward", "seconds"])

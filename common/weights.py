@@ -6,8 +6,9 @@ today's NumPy and h5py, and neither checks what it reads.
 
 import contextlib
 import os
-import zipfile
+import zlib
 from pathlib import Path
+from zipfile import BadZipFile
 
 import h5py
 import numpy as np
@@ -16,10 +17,9 @@ import tensorlayer as tl
 
 from common.command import UserError
 
-# What reading raises: of a damaged file; and of another program's, where a single array is no context manager (`with`
-# raises the one, or in Python 3.10 the other) and bytes have no dtype.
-DAMAGE = (OSError, EOFError, LookupError, ValueError, RuntimeError, zipfile.BadZipFile, zipfile.zlib.error)
-FOREIGN = (TypeError, AttributeError)
+# What reading a damaged file raises, or another program's: there a single array is no context manager (TypeError, in
+# Python 3.10 AttributeError), and bytes have no dtype.
+DAMAGE = (OSError, EOFError, LookupError, ValueError, RuntimeError, TypeError, AttributeError, BadZipFile, zlib.error)
 
 
 @contextlib.contextmanager
@@ -115,7 +115,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {key: _finite(file[key]) for key in file.files}
-    except (*DAMAGE, *FOREIGN) as error:
+    except DAMAGE as error:
         raise UserError(f"{path} is damaged or no npz file of weights ({error})") from None
 
 
@@ -141,7 +141,7 @@ def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
     try:
         with h5py.File(path, "r") as file:
             file.visititems(visit)
-    except (*DAMAGE, *FOREIGN) as error:
+    except DAMAGE as error:
         raise UserError(f"{path} is damaged or no hdf5 file of weights ({error})") from None
     return arrays
 
