@@ -2,8 +2,8 @@
 
 python a2c/main.py --train                   learn CartPole, save the weights and the curve
 python a2c/main.py --test                    play with them
-python a2c/main.py --train --env Pong-v0     learn Pong from its pictures: two hours
 python a2c/main.py --train --ray             learn with workers in processes of their own
+python a2c/main.py --train --env Pong-v0 --ray    learn Pong from its pictures: two hours on two cores
 """
 
 import os
@@ -74,7 +74,7 @@ class Config(command.Options):
 RUNNER = dict(steps=10_000_000, workers=16, n_steps=16, gamma=0.99, lr_a=7e-4, lr_c=7e-4, end_lr=0.0, log_std=-1.0)
 BULLET = RUNNER | dict(steps=6_000_000, log_std=-0.5)
 PONG = dict(
-    steps=12_000_000,
+    steps=18_000_000,
     workers=16,
     n_steps=16,
     gamma=0.99,
@@ -98,7 +98,7 @@ PRESETS = {
     **dict.fromkeys(environments.BULLET, BULLET),
     "Pong-v0": PONG,
     "PongDeterministic-v4": PONG,
-    "PongPresent-v0": PONG | dict(workers=8, n_steps=32),
+    "PongPresent-v0": PONG | dict(steps=12_000_000, workers=8, n_steps=32),
 }
 
 

@@ -704,7 +704,7 @@ def test_the_command_trains_and_plays(command, tmp_path):
     [
         ("reinforce", "Pong-v0", 3, 2, []),
         ("reinforce", "Pong-v0", 2, 1, ["--sampled"]),
-        ("a2c", "Pong-v0", 2, 4, []),
+        ("a2c", "Pong-v0", 2, 8, []),
         ("a2c", "PongPresent-v0", 2, 11, []),
         ("a3c", "Pong-v0", 2, 5, []),
         ("a3c", "PongPresent-v0", 2, 10, []),
