@@ -1,8 +1,8 @@
 """A2C, section 5.5 of the book.
 
-python a2c/main.py --train                   learn CartPole, save the weights and the curve
-python a2c/main.py --test                    play with them
-python a2c/main.py --train --ray             learn with workers in processes of their own
+python a2c/main.py --train                        learn CartPole, save the weights and the curve
+python a2c/main.py --test                         play with them
+python a2c/main.py --train --ray                  learn with workers in processes of their own
 python a2c/main.py --train --env Pong-v0 --ray    learn Pong from its pictures: two hours on two cores
 """
 
