@@ -52,7 +52,7 @@ class MLP:
     def __init__(self, model, vector: np.ndarray | None = None, normaliser=None):
         import tensorlayer as tl
 
-        from common.sparse import Square
+        from common.sparse import Convolution
 
         self.model, self.normaliser = model, normaliser
         arrays = [w.numpy() for w in model.trainable_weights]
@@ -63,6 +63,8 @@ class MLP:
         for layer in model.all_layers:
             if isinstance(layer, (tl.layers.Dense, tl.layers.Conv2d)):
                 dense = next(weights), next(weights), ACTIVATIONS[layer.act and layer.act.__name__]
+                if isinstance(layer, Convolution):
+                    self.layers.append((None, None, partial(_square, layer.side)))
                 if isinstance(layer, tl.layers.Conv2d):
                     dense = None, None, partial(_convolution, *dense, layer.strides[1])
                 self.layers.append(dense)
@@ -70,8 +72,6 @@ class MLP:
                 self.layers.append((None, None, layer.fn))
             elif isinstance(layer, tl.layers.Flatten):
                 self.layers.append((None, None, _flat))
-            elif isinstance(layer, Square):
-                self.layers.append((None, None, partial(_square, layer.side)))
 
     def refresh(self, weights: list | None = None) -> None:
         """Copy the model's weights; weights: the same as NumPy arrays, where an update has just brought them along.

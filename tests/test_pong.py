@@ -32,7 +32,7 @@ from common.command import UserError, keywords
 from common.players import Path, Players, Seat, Tables
 from common.pong import Differences, Pong, binary
 from common.progress import Training
-from common.sparse import ragged, sparse_matmul
+from common.sparse import Convolution, ragged, sparse_matmul
 from ppo import main as ppo
 from ppo.agent import PPO
 from reinforce.agent import PolicyGradient
@@ -284,6 +284,26 @@ def test_a_sparse_product_and_its_gradient():
         product = sparse_matmul(ragged(csr_array(a)), tf.convert_to_tensor(variable))
     np.testing.assert_allclose(product, a @ b, atol=1e-6)
     np.testing.assert_allclose(tape.gradient(product, variable, slope), a.T @ slope, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [tf.constant, lambda a: ragged(csr_array(a))], ids=["numbers", "pictures"])
+def test_the_first_convolution_and_its_gradient_are_tensorflows(kind):
+    """Of pictures of 12 by 12 pixels, each of which is in none, one, two or four of 3 by 3 patches of 5 by 5."""
+    states = random_states(6, 144, 0.2).astype(np.float32)
+    states[2] = 0
+    layer = Convolution(12, 4, 5, 3, tf.nn.tanh, W_init=tf.initializers.RandomNormal(seed=1))
+    layer.b.assign([0.1, -0.2, 0.3, 0.0])
+    found, expected = [], []
+    for results, convolve in (
+        (found, lambda: layer.forward(kind(states))),
+        (expected, lambda: tf.tanh(tf.nn.conv2d(states.reshape(-1, 12, 12, 1), layer.W, 3, "VALID") + layer.b)),
+    ):
+        with tf.GradientTape() as tape:
+            results.append(convolve())
+        slope = np.random.default_rng(0).standard_normal((6, 3, 3, 4)).astype(np.float32)
+        results.extend(tape.gradient(results[0], [layer.W, layer.b], slope))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 @pytest.mark.parametrize("baseline", ["normalise", "value"])
