@@ -38,15 +38,15 @@ class Convolution(tl.layers.Conv2d):
         pixels = np.arange(side**2).reshape(side, side)
         patches = np.lib.stride_tricks.sliding_window_view(pixels, (size, size))[::stride, ::stride].ravel()
         order = patches.argsort(kind="stable")
-        self.numbers = tf.RaggedTensor.from_value_rowids(order, patches[order], side**2)  # of each pixel in `patches`
+        self.copies = tf.RaggedTensor.from_value_rowids(order, patches[order], side**2)  # of each pixel, in all patches
 
     def forward(self, pictures):
         """float32 [batch, side * side] or pictures [batch, (pixels)] -> float32 [batch, places, places, n_filter]."""
         where, value = _pixels(pictures)
-        numbers = tf.gather(self.numbers, where[:, 1])
-        picture, value = (tf.gather(x, numbers.value_rowids()) for x in (where[:, 0], value))
+        copies = tf.gather(self.copies, where[:, 1])
+        picture, value = (tf.gather(x, copies.value_rowids()) for x in (where[:, 0], value))
         rows, width = self.places**2, self.W.shape[0] ** 2
-        where = tf.stack([picture * rows + numbers.values // width, numbers.values % width], axis=1)
+        where = tf.stack([picture * rows + copies.values // width, copies.values % width], axis=1)
         n = tf.shape(pictures, tf.int64)[0]
         patches = tf.sparse.reorder(tf.SparseTensor(where, value, [n * rows, width]))
         z = _product(patches, tf.reshape(self.W, [width, self.n_filter]))
