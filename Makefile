@@ -61,11 +61,13 @@ $(VENV)/installed-dev: $(VENV)/installed requirements/dev.txt requirements/noteb
 	touch $@
 
 $(PEERS)/installed: benchmarks/requirements.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'JAX needs Python 3.11 or newer: make bench PYTHON=python3.11')"
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	touch $@
 
 $(DOCS)/installed: requirements/docs.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or newer is needed: make docs PYTHON=python3.11')"
 	$(PYTHON) -m venv $(DOCS)
 	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
 	touch $@

@@ -42,10 +42,13 @@ def _output(line: list) -> str:
 
 
 def main():
-    parser = Parser(description=__doc__.splitlines()[0])
+    about = "How well and how fast an algorithm learns. What is no flag of these goes to the folder's command."
+    parser = Parser(description=about, allow_abbrev=False)
     parser.add_argument("algorithm", choices=ALGORITHMS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=range(5))
+    parser.add_argument("--seeds", type=int, nargs="+", default=range(5), help="one run each (0 to 4)")
     options, flags = parser.parse_known_args()
+    if any(flag.split("=")[0] == "--seed" for flag in flags):
+        raise UserError("give --seeds: each is a run")
     rewards, seconds = [], []
     for seed in options.seeds:
         with tempfile.TemporaryDirectory() as out:

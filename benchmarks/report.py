@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.launch import PEERS, ROOT
+from common.files import replacing
 
 OURS, LIMIT = "this project", "limit"
 UNSOLVED = math.inf
@@ -185,8 +186,8 @@ def read(path: Path) -> list[dict]:
 
 
 def write(path: Path, lines: list[dict]) -> None:
-    """Make the CSV file; the first line has all columns."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    """Make the CSV file, in one piece; the first line has all columns."""
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(lines[0]))
         writer.writeheader()
         writer.writerows(lines)

@@ -228,24 +228,30 @@ def main():
     if unknown := asked - folders - environments:
         choices = ", ".join([*ENVIRONMENTS, *sorted(environments)])
         raise command.UserError(f"there is no {' or '.join(sorted(unknown))}: {choices}")
+    asked_folders, asked_environments = asked & folders or folders, asked & environments
+    cells = [
+        (folder, env)
+        for folder, env in (everything if asked_environments else CELLS)
+        if folder in asked_folders and env in (asked_environments or environments)
+    ]
+    if not cells:
+        raise command.UserError(f"no run is of {' and '.join(sorted(asked))}")
     path = ROOT / "benchmarks/results/learning.csv"
-    for folder, env in everything:
-        named = env in asked or (not asked & environments and (folder, env) in CELLS)
-        if named and folder in (asked & folders or folders):
-            runs = [run(folder, env, seed) for seed in (SEEDS if (folder, env) in CELLS else LONG_SEEDS)]
-            new = [json.loads((kept / "result.json").read_text()) for kept in runs]
-            others = [line for line in report.read(path) if (line["folder"], line["env"]) != (folder, env)]
-            report.write(path, sorted(others + new, key=lambda line: everything.index((line["folder"], line["env"]))))
-            made = band([kept / "episodes.csv" for kept in runs])
-            write_band(made, ROOT / folder / "bands" / f"{env}.csv")
-            if env == ENVIRONMENTS[folder][0] and folder != "a3c":  # its curve is the walker's
-                compare.draw(ROOT / folder / "curve.png", f"{folder}, {env}", made)
-            if env in (CHEETAH, ANT, *BULLET):
-                draw_together(env, report.read(path), ROOT / "docs" / f"{env}.png")
-            rewards = [line["reward"] for line in new]
-            shipped = rewards.index(max(rewards)) if env.startswith(RUNNERS) else 0
-            ship(runs[shipped], ROOT / folder / "pretrained" / env)
-            print(f"{folder}, {env}: median {statistics.median(rewards):.1f}, worst {min(rewards):.1f}", flush=True)
+    for folder, env in cells:
+        runs = [run(folder, env, seed) for seed in (SEEDS if (folder, env) in CELLS else LONG_SEEDS)]
+        new = [json.loads((kept / "result.json").read_text()) for kept in runs]
+        others = [line for line in report.read(path) if (line["folder"], line["env"]) != (folder, env)]
+        report.write(path, sorted(others + new, key=lambda line: everything.index((line["folder"], line["env"]))))
+        made = band([kept / "episodes.csv" for kept in runs])
+        write_band(made, ROOT / folder / "bands" / f"{env}.csv")
+        if env == ENVIRONMENTS[folder][0] and folder != "a3c":  # its curve is the walker's
+            compare.draw(ROOT / folder / "curve.png", f"{folder}, {env}", made)
+        if env in (CHEETAH, ANT, *BULLET):
+            draw_together(env, report.read(path), ROOT / "docs" / f"{env}.png")
+        rewards = [line["reward"] for line in new]
+        shipped = rewards.index(max(rewards)) if env.startswith(RUNNERS) else 0
+        ship(runs[shipped], ROOT / folder / "pretrained" / env)
+        print(f"{folder}, {env}: median {statistics.median(rewards):.1f}, worst {min(rewards):.1f}", flush=True)
     fill_pages(report.read(path))
 
 

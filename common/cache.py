@@ -20,8 +20,8 @@ import numpy as np
 import platformdirs
 import tensorflow as tf
 
+from common.files import replacing
 from common.loading import MEMORY
-from common.weights import replacing
 
 LIMIT = 200  # files; each holds one compiled update, about 0.1 MB
 

@@ -16,8 +16,8 @@ from common.acting import MLP
 from common.command import UserError
 from common.compiling import Settings
 from common.environments import Replayable
+from common.files import replacing
 from common.vectors import Part
-from common.weights import replacing
 
 OURS = {"common", *(path.parent.name for path in Path(__file__).resolve().parents[1].glob("*/agent.py"))}
 NUMBERS = (np.ndarray, np.generic, int, float)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from common import environments, weights
 from common.command import Options, UserError
-from common.weights import replacing
+from common.files import replacing
 
 GIF_BYTES, GIF_FRAMES = 1_000_000, 3_000
 COLOURS = 64

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from common import checkpoint, weights
 from common.command import Options, UserError
-from common.weights import replacing
+from common.files import replacing
 
 NETWORKS = "mean", "act", "normalising", "no_normalising"  # settings that change what the same weights compute
 SAVE_EVERY = 30.0  # seconds, at least, between two saves while training goes on (best_of's weights come in between)

@@ -4,8 +4,6 @@
 today's NumPy and h5py, and neither checks what it reads.
 """
 
-import contextlib
-import os
 import zlib
 from pathlib import Path
 from zipfile import BadZipFile
@@ -16,21 +14,11 @@ import tensorflow as tf
 import tensorlayer as tl
 
 from common.command import UserError
+from common.files import replacing
 
 # What reading a damaged file raises, or another program's: there a single array is no context manager (TypeError, in
 # Python 3.10 AttributeError), and bytes have no dtype.
 DAMAGE = (OSError, EOFError, LookupError, ValueError, RuntimeError, TypeError, AttributeError, BadZipFile, zlib.error)
-
-
-@contextlib.contextmanager
-def replacing(path: Path):
-    """Yield a temporary path beside `path`; it becomes `path` if the block succeeds, and is removed if not."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save(folder: str | Path, hdf5: bool = False, **networks: list) -> None:

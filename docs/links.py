@@ -65,7 +65,8 @@ def main():
         if found := differences():
             sys.exit("\n".join([*found, "These links lead to other lines now: python docs/links.py mends them."]))
     elif sys.argv[1:]:
-        sys.exit(__doc__)
+        print("error: give --check, or nothing", file=sys.stderr)
+        sys.exit(2)
     else:
         for page, text in stale().items():
             page.write_text(text, encoding="utf-8", newline="\n")

@@ -70,6 +70,29 @@ def test_medians_ranges_and_ratios_come_from_the_csv(tmp_path):
     ]
 
 
+def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    path = tmp_path / "throughput.csv"
+    report.write(path, [{"name": "A"}, {"name": "B"}])
+    with pytest.raises(ValueError, match="seed"):
+        report.write(path, [{"name": "A"}, {"name": "B", "seed": 1}])
+    assert report.read(path) == [{"name": "A"}, {"name": "B"}] and [*tmp_path.iterdir()] == [path]
+
+
+@pytest.mark.parametrize("flags, since", [("--n-steps 1", (200, 0.12)), ("--ray", (800, 0.46))])
+def test_speed_is_taken_after_the_warm_up_and_with_ray_from_burst_to_burst(monkeypatch, flags, since):
+    table = [(100, 0.1), (200, 0.12), (400, 0.45), (800, 0.46), (900, 0.98)]
+
+    def output(command):
+        folder = Path(command[command.index("--out") + 1]) / "model/ac/CartPole-v1"
+        folder.mkdir(parents=True)
+        rows = [f"{steps},{seconds}\n" for steps, seconds in table]
+        (folder / "episodes.csv").write_text("steps,seconds\n" + "".join(rows))
+
+    monkeypatch.setattr(throughput, "output", output)
+    row = throughput.Row("AC", "ac", "CartPole-v1", cost=1, warmup=150, ours=flags, peers={})
+    assert row.run_ours(0)["steps_per_second"] == pytest.approx((900 - since[0]) / (0.98 - since[1]))
+
+
 def test_a_brief_table_has_neither_ranges_nor_limits():
     text = report.table("throughput", throughput_lines(), brief=True)
     assert "| A, X-v1, 2 threads | 3,000 | 200 (15 times) | 1,500 (2.0 times) |" in text
@@ -305,12 +328,24 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         bench.parse(["reinforce", "--out", str(tmp_path / "file/out")])
 
 
-@pytest.mark.parametrize("script", ["bench.py", "profile.py"])
-def test_a_wrong_argument_ends_with_status_2(script):
-    command = [sys.executable, ROOT / "benchmarks" / script, "sca"]
-    done = subprocess.run(command, capture_output=True, text=True)
+@pytest.mark.parametrize(
+    "command, said",
+    [
+        ("benchmarks/bench.py sca", "sca"),
+        ("benchmarks/profile.py sca", "sca"),
+        ("benchmarks/results.py sac Pong-v0", "no run is of Pong-v0 and sac"),
+        ("benchmarks/shrink.py nowhere small", "there are no weights in nowhere"),
+        ("benchmarks/learning.py ppo --seed 3", "give --seeds"),
+        ("docs/links.py --chek", "give --check, or nothing"),
+        ("docs/site/checkpoints.py ppo", "give nothing, or one of reinforce CartPole-v1, ac CartPole-v1, "),
+        ("docs/site/checkpoints.py --help", "give nothing, or one of reinforce CartPole-v1, ac CartPole-v1, "),
+    ],
+)
+def test_a_wrong_argument_ends_with_status_2(command, said):
+    script, *words = command.split()
+    done = subprocess.run([sys.executable, ROOT / script, *words], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and "sca" in done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and said in done.stderr
 
 
 def test_rows_are_of_folders_that_exist_and_have_names_of_their_own():
@@ -494,6 +529,11 @@ def test_profile_of_a_folder(algorithm, env_id):
         assert sum(parts.values()) == pytest.approx(total, abs=0.01 * len(parts))
 
 
+def test_the_peers_get_the_same_box2d():
+    ours, theirs = ((ROOT / name / "requirements.txt").read_text().splitlines() for name in ("", "benchmarks"))
+    assert [line for line in theirs if "box2d" in line] == [line for line in ours if line.startswith("box2d")]
+
+
 # shrink
 
 
@@ -526,6 +566,19 @@ def test_small_weights_of_convolutions_are_the_large_ones_in_fewer_bits(tmp_path
         large, small = (dict(np.load(path)) for path in (large, small))
         for name in large:
             np.testing.assert_allclose(small[name], large[name], rtol=2**-5 * 1.01, atol=2e-6)
+
+
+def test_settings_go_with_small_weights_and_what_cannot_be_made_smaller_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(shrink, "STATES", 30)
+    PPO(6400, 3, None, hidden=(4,), seed=1).save(tmp_path / "large")
+    for folder, settings in ("large", "ours"), ("small/Pong-v0", "of other weights"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "config.json").write_text(settings)
+    shrink.shrink(tmp_path / "large", tmp_path / "small/Pong-v0")
+    assert (tmp_path / "small/Pong-v0/config.json").read_text() == "ours"
+    PPO(6400, 3, None, hidden=(8, 8), seed=1).save(tmp_path / "deep")
+    with pytest.raises(UserError, match="deep: convolutions and networks of one hidden layer can be made smaller"):
+        shrink.shrink(tmp_path / "deep", tmp_path / "small/Pong-v0")
 
 
 def test_pixels_are_counted_in_as_many_states_as_are_asked_for():

@@ -225,7 +225,7 @@ def test_missing_weights_are_named(tmp_path):
 def test_a_process_killed_while_saving_leaves_the_old_file(tmp_path):
     """The process dies after the bytes are written and before they get their name."""
     script = (
-        "import os, sys\nimport numpy as np\nfrom pathlib import Path\nfrom common.weights import replacing\n"
+        "import os, sys\nimport numpy as np\nfrom pathlib import Path\nfrom common.files import replacing\n"
         "with replacing(Path(sys.argv[1])) as path:\n"
         "    np.savez(path, w=np.zeros(1000))\n"
         "    os.kill(os.getpid(), 9) if os.name != 'nt' else os._exit(9)\n"

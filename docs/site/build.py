@@ -105,6 +105,7 @@ class Site:
                 raise MapError(f"{self.target} holds something else than a site: remove it, or name another folder")
             shutil.rmtree(self.target)
         self.target.mkdir(parents=True)
+        self.write(".nojekyll", "")  # first, so that what a build leaves that stops is known for a site
         for language in WORDS:
             for path, page in self.pages.items():
                 text = self.markdown(path, language)
@@ -120,7 +121,6 @@ class Site:
         for name in ("style.css", "site.js", "play.js"):
             shutil.copy(HERE / name, self.target / name)
         shutil.copytree(HERE / "katex", self.target / "katex")
-        self.write(".nojekyll", "")
 
     def page(self, language, page, path, text):
         """Write a page of Markdown. path: its file, to which its links are relative."""
@@ -138,7 +138,7 @@ class Site:
     def shell(self, language, page, headings, body, scripts="", text_lang=None):
         """Write a page in the frame that all have."""
         words, own = WORDS[language], self.path(language, page)
-        root = os.path.relpath(".", PurePosixPath(own).parent)
+        root = self.relative(own, ".")
         other = self.path("en" if language == "zh" else "zh", "index.html" if page.startswith("source/") else page)
         if 'class="tex"' in body:
             scripts += f'<script src="{root}/katex/katex.min.js"></script>'
@@ -522,6 +522,9 @@ def coloured(text: str, language: str) -> str:
 
 def main():
     start = time.perf_counter()
+    if len(sys.argv) > 2 or any(word.startswith("-") for word in sys.argv[1:]):
+        print("error: give the folder to build the site in, or nothing", file=sys.stderr)
+        sys.exit(2)
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "site"
     try:
         Site(target).build()

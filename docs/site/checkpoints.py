@@ -24,8 +24,6 @@ SNAPSHOTS = 60  # in how many steps of equal length the run is watched
 
 def record(folder: str, env: str) -> None:
     """Train, keep what `agent.save` writes at each snapshot, and write those that are nearest to PARTS."""
-    from common.progress import Training
-
     snapshots = {}  # steps: (running reward, arrays by name)
 
     def snapshot(run):
@@ -38,23 +36,32 @@ def record(folder: str, env: str) -> None:
                         arrays |= {f"{network}/{name}": weights[name] for name in weights.files}
         snapshots[run.steps] = run.rows[-1][3] if run.rows else np.nan, arrays
 
-    enter, log = Training.__enter__, Training.log
+    main = importlib.import_module(f"{folder}.main")
+    train = main.train
 
-    def watched_enter(run):
-        snapshot(run)
-        return enter(run)
+    def train_watched(*arguments):
+        from common.progress import Training  # only now: TensorFlow is loaded, and as the command loads it
 
-    def watched_log(run, reward, length):
-        log(run, reward, length)
-        budget = run.config.steps or run.config.episodes
-        done = run.steps if run.config.steps else run.episode
-        if done >= budget * len(snapshots) / SNAPSHOTS:
+        enter, log = Training.__enter__, Training.log
+
+        def watched_enter(run):
             snapshot(run)
+            return enter(run)
 
-    Training.__enter__, Training.log = watched_enter, watched_log
+        def watched_log(run, reward, length):
+            log(run, reward, length)
+            budget = run.config.steps or run.config.episodes
+            done = run.steps if run.config.steps else run.episode
+            if done >= budget * len(snapshots) / SNAPSHOTS:
+                snapshot(run)
+
+        Training.__enter__, Training.log = watched_enter, watched_log
+        train(*arguments)
+
+    main.train = train_watched
     with tempfile.TemporaryDirectory() as out:
         sys.argv = ["main.py", "--train", "--env", env, "--out", out]
-        importlib.import_module(f"{folder}.main").main()
+        main.main()
 
     steps = np.array(sorted(snapshots))
     chosen = sorted({int(steps[np.abs(steps - part * steps[-1]).argmin()]) for part in PARTS})
@@ -74,9 +81,12 @@ def record(folder: str, env: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
+    runs = [[folder, env] for env, folders in ENVIRONMENTS.items() for folder in folders]
+    if sys.argv[1:] in runs:
         record(*sys.argv[1:])
+    elif sys.argv[1:]:
+        print(f"error: give nothing, or one of {', '.join(map(' '.join, runs))}", file=sys.stderr)
+        sys.exit(2)
     else:
-        for env, folders in ENVIRONMENTS.items():
-            for folder in folders:
-                subprocess.run([sys.executable, __file__, folder, env], check=True)
+        for run in runs:
+            subprocess.run([sys.executable, __file__, *run], check=True)

@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from urllib.parse import unquote
 
 import pytest
@@ -222,6 +224,19 @@ def test_the_page_to_play_with_is_small(folder):
     assert size < 200_000
 
 
+def copy_sources(folder):
+    """What a build reads until it begins to write, and no pictures."""
+    for each in (
+        *ROOT.glob("*.md"),
+        *ROOT.glob("[!.]*/*.md"),
+        *ROOT.glob("[!.]*/*.py"),
+        *(ROOT / "docs/site").glob("*.*"),
+    ):
+        copy = folder / each.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(each, copy)
+
+
 @pytest.mark.parametrize(
     "file, old, new, said",
     [
@@ -252,18 +267,25 @@ def test_the_page_to_play_with_is_small(folder):
     ],
 )
 def test_a_row_that_leads_nowhere_stops_the_build(tmp_path, file, old, new, said):
-    for each in (
-        *ROOT.glob("*.md"),
-        *ROOT.glob("[!.]*/*.md"),
-        *ROOT.glob("[!.]*/*.py"),
-        *(ROOT / "docs/site").glob("*.*"),
-    ):
-        copy = tmp_path / each.relative_to(ROOT)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(each, copy)
+    copy_sources(tmp_path)
     text = (tmp_path / file).read_text(encoding="utf-8")
     assert old in text
     (tmp_path / file).write_text(text.replace(old, new), encoding="utf-8")
     done = build(tmp_path, tmp_path / "site")
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert done.stderr.startswith(said)
+
+
+def test_what_a_build_leaves_that_has_stopped_does_not_stop_the_next(tmp_path):
+    copy_sources(tmp_path)
+    first, second = (build(tmp_path, tmp_path / "site") for _ in range(2))
+    assert first.returncode == 1 and (tmp_path / "site").exists()  # a picture is missing
+    assert second.stderr == first.stderr and "something else" not in first.stderr
+
+
+@pytest.mark.parametrize("words", [["--help"], ["site", "more"]])
+def test_a_wrong_argument_builds_nothing(tmp_path, words):
+    command = [sys.executable, ROOT / "docs/site/build.py", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout, [*tmp_path.iterdir()]) == (2, "", [])
+    assert done.stderr == "error: give the folder to build the site in, or nothing\n"
