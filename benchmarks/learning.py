@@ -42,8 +42,8 @@ def _output(line: list) -> str:
 
 
 def main():
-    about = "How well and how fast an algorithm learns. What is no flag of these goes to the folder's command."
-    parser = Parser(description=about, allow_abbrev=False)
+    others = "Other flags go to the folder's command."
+    parser = Parser(description=__doc__.splitlines()[0], epilog=others, allow_abbrev=False)
     parser.add_argument("algorithm", choices=ALGORITHMS)
     parser.add_argument("--seeds", type=int, nargs="+", default=range(5), help="one run each (0 to 4)")
     options, flags = parser.parse_known_args()

@@ -30,6 +30,7 @@ from common.acting import MLP
 from common.command import Options, Range, UserError
 from common.compiling import compiled
 from common.environments import Replayable
+from common.files import replacing
 from common.normalising import Normaliser
 from common.progress import Training
 from common.quiet import quiet
@@ -239,7 +240,7 @@ def test_a_process_killed_while_saving_leaves_the_old_file(tmp_path):
 
 
 def test_a_failed_save_leaves_no_rubbish(tmp_path):
-    with pytest.raises(RuntimeError), weights.replacing(tmp_path / "a.npz") as path:
+    with pytest.raises(RuntimeError), replacing(tmp_path / "a.npz") as path:
         path.write_text("half")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
